@@ -1,0 +1,69 @@
+"""What a rule is, and the walk that applies one to a module tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from sam_deploy.rewrite_options import RewriteOptions
+
+
+class Refused(Exception):  # noqa: N818 (an answer, not an error)
+    """A module that has a rule's pattern but must be left alone; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Pattern, check and rewrite of one identity.
+
+    `pattern` says cheaply whether the rule wants to look at a module. `rewrite` checks it, raises
+    `Refused` with the reason if it must be left alone, and returns what to put in its place
+    (which may be the module itself, changed). `identity` is the equation that makes it legal.
+    """
+
+    name: str
+    identity: str
+    pattern: Callable[[nn.Module, RewriteOptions], bool]
+    rewrite: Callable[[nn.Module, RewriteOptions], nn.Module]
+
+
+@dataclass
+class RuleLog:
+    """Where one rule fired and what it refused, by module path ('' is the module itself)."""
+
+    rule: str
+    fired: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def apply_rule(root: nn.Module, rule: Rule, options: RewriteOptions) -> tuple[nn.Module, RuleLog]:
+    """Apply `rule` wherever its pattern stands in `root`, outermost first.
+
+    A module that was rewritten is not descended into; one that stands in several places is
+    rewritten once and put in all of them.
+    """
+    log = RuleLog(rule.name)
+    done: dict[int, nn.Module] = {}
+
+    def visit(module: nn.Module, path: str) -> nn.Module:
+        if id(module) in done:
+            return done[id(module)]
+        replacement = module
+        rewritten = False
+        if rule.pattern(module, options):
+            try:
+                replacement = rule.rewrite(module, options)
+                rewritten = True
+                log.fired.append(path)
+            except Refused as refusal:
+                log.refused.append((path, str(refusal)))
+        done[id(module)] = replacement
+        if not rewritten:
+            for name, child in list(module._modules.items()):
+                if child is not None:
+                    module._modules[name] = visit(child, f"{path}.{name}" if path else name)
+        return replacement
+
+    return visit(root, ""), log
