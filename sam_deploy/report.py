@@ -13,17 +13,27 @@ class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class RuleReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How often a rule fired, and what it refused."""
+    """How often a rule fired, what it refused, and how many operators the module ran after it."""
 
     rule: str
     fired: int
+    operators_after: int
     refused: list[Refusal] = []
 
 
 class RewriteReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The rules of the pipeline in their order."""
+    """The rules of the pipeline in their order.
 
+    Operators are those that PyTorch runs in one forward pass, views included.
+    """
+
+    operators_before: int
     rules: list[RuleReport]
+
+    @property
+    def operators_after(self) -> int:
+        """The operators of the rewritten module."""
+        return self.rules[-1].operators_after
 
     @property
     def fired(self) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import torch
@@ -17,6 +16,7 @@ from sam_deploy.models import safe_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 _KEYS = ("model", "state_dict", "model_state_dict", "module")  # where weights lie, the first wins
 _EMA_KEYS = ("model_ema", "ema", "state_dict_ema")
@@ -43,9 +43,11 @@ def read_checkpoint(path: Path, *, ema: bool = False) -> dict[str, Tensor]:
     content = _content(path)
     weights = _averaged(path, content) if ema else _weights(content)
     if weights is None:
+        averaged = isinstance(content, Mapping) and any(key in content for key in _EMA_KEYS)
+        remedy = "Save it again with torch.save(model.state_dict(), ...)"
         raise CheckpointError(
             f"{path} holds no weights: {_describe(content)}; expected a state dict, or one under "
-            f"{', '.join(_KEYS)}. Save it again with torch.save(model.state_dict(), ...)"
+            f"{', '.join(_KEYS)}. {'Use --ema to take the averaged copy' if averaged else remedy}"
         )
     state = {name: _plain(tensor) for name, tensor in _official_names(weights).items()}
     wrong = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
 from sam_deploy import architecture as known
 from sam_deploy.architecture import STAGES, VARIANTS, Architecture
@@ -18,14 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_HEAD = "head.weight"
-_COUNTER = "num_batches_tracked"  # of BatchNorm; inference does not read it
+    from torch import Tensor, nn
+
+    State = Mapping[str, Tensor]
+
+_COUNTER = "num_batches_tracked"  # of BatchNorm; inference never reads it
 
 
 class Fit(NamedTuple):
-    """What a state dict is of. `name` is None for an architecture that is no named variant.
+    """What a state dict is of.
 
-    `architecture` is None for the SAM module on its own, `num_classes` where there is no head.
+    `name` is None for an architecture that is no named variant, `architecture` for the SAM module
+    on its own, `num_classes` where there is no head.
     """
 
     name: str | None
@@ -34,21 +37,24 @@ class Fit(NamedTuple):
     layer_scale: bool
 
 
-def infer(state: Mapping[str, Tensor]) -> Fit | None:
+_SAM = Fit(known.SAM, None, None, layer_scale=False)
+
+
+def infer(state: State) -> Fit | None:
     """The named model whose sizes the shapes in `state` show, or None when no one's are.
 
-    A fit is of the sizes only: single tensors may still be missing. Head counts of attention
-    leave no trace in the shapes and are those of the variant.
+    Only the sizes fit: single tensors may still be missing. Head counts of attention leave no
+    trace in the shapes and are those of the variant.
     """
-    if "local_conv_1.weight" in state and "proj0.weight" in state:
-        return Fit(known.SAM, None, None, layer_scale=False)
     try:
+        if "local_conv_1.weight" in state:
+            return _SAM if _sam_sizes(state) else None
         sizes = _sizes(state)
-    except (KeyError, IndexError, ZeroDivisionError):
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
         return None
-    for name, variant in VARIANTS.items():
+    for variant in VARIANTS.values():
         if all(getattr(variant, field) == value for field, value in sizes.items()):
-            return _fit(state, name, variant)
+            return _fit(state, variant)
     return None
 
 
@@ -64,9 +70,10 @@ def load_model(
     """The model in the checkpoint at `path`, in evaluation mode, every weight from the file.
 
     The shapes say which variant it is, unless `name` (one of `list_models()`) or `architecture`
-    does. The class count and layer scale are the checkpoint's; `num_classes` only asserts.
-    With `features` the model returns its four feature maps, and a `head.*` in the file is
-    dropped. `ema` takes the averaged weights.
+    does. The class count and layer scale are the checkpoint's; `num_classes` only asserts, but
+    for 0, which takes a checkpoint without a head as a model of pooled features. With `features`
+    the model returns its four feature maps, and a `head.*` in the file is dropped. `ema` takes
+    the averaged weights.
 
     Returns:
         The model (SMT or SAM, float32, on the CPU) and what it was found to be.
@@ -78,56 +85,136 @@ def load_model(
     """
     if name is not None and architecture is not None:
         raise InputError(f"got the model {name!r} and an architecture; expected one of them")
-    if name not in (None, known.SAM):
-        architecture = known.variant(str(name))
+    if name is not None and name != known.SAM:
+        architecture = known.variant(name)
     state = read_checkpoint(path, ema=ema)
-    found = infer(state)
-    if name == known.SAM:
-        fit = Fit(known.SAM, None, None, layer_scale=False)
-    elif architecture is not None:
-        fit = _fit(state, _name(architecture), architecture)
-    elif found is not None:
-        fit = found
-    else:
+    shown = infer(state)
+    fit = shown
+    if architecture is not None:
+        fit = _fit(state, architecture)
+    elif name is not None:
+        fit = _SAM
+    if fit is None:
         raise CheckpointError(
             f"{path} is of no known model: its {len(state)} tensors are {listed(state)}; expected "
-            f"the sizes of {', '.join(known.list_models())}. Describe another in a recipe"
+            f"the sizes of {', '.join(known.list_models())}. Describe another one in a recipe"
         )
+    fit = _headed(path, fit, num_classes, features)
+    if features:
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
+    with torch.device("meta"):  # no weights are drawn that would only be replaced
+        model = _model(state, fit, features).eval()
+    _fill(path, model, state, fit, shown)
+    return model, fit
+
+
+def _fit(state: State, architecture: Architecture) -> Fit:
+    name = next((name for name, each in VARIANTS.items() if each == architecture), None)
+    head = state.get("head.weight")
+    classes = head.shape[0] if head is not None and head.ndim else None
+    return Fit(name, architecture, classes, any(key.endswith(".gamma_1") for key in state))
+
+
+def _headed(path: Path, fit: Fit, num_classes: int | None, features: bool) -> Fit:
+    """`fit` with the head that the model will have, once it agrees with what was asked."""
     if fit.architecture is None:
         if features or num_classes is not None:
-            raise InputError("the SAM module has no classes or feature maps; leave them out")
-    else:
-        fit = _check_head(path, fit, num_classes, features)
-        if features:
-            state = {key: v for key, v in state.items() if not key.startswith("head.")}
-    return _load(path, state, fit, found, features), fit
+            raise InputError("the SAM module has no classes and no feature maps; leave them out")
+        return fit
+    if None not in (num_classes, fit.num_classes) and num_classes != fit.num_classes:
+        raise CheckpointError(
+            f"{path} has a head of {fit.num_classes} classes; expected the {num_classes} asked "
+            "for. Leave the class count out to take the checkpoint's"
+        )
+    if features:
+        return fit._replace(num_classes=None)
+    if fit.num_classes is None and num_classes != 0:
+        raise CheckpointError(
+            f"{path} has no head.weight, so it is a backbone; expected a classifier. "
+            "Use --features to take its feature maps"
+        )
+    return fit if fit.num_classes is not None else fit._replace(num_classes=0)
 
 
-def _fit(state: Mapping[str, Tensor], name: str | None, architecture: Architecture) -> Fit:
-    classes = state[_HEAD].shape[0] if _HEAD in state and state[_HEAD].ndim else None
-    layer_scale = any(key.endswith(".gamma_1") for key in state)
-    return Fit(name, architecture, classes, layer_scale)
+def _model(state: State, fit: Fit, features: bool) -> nn.Module:
+    if fit.architecture is not None:
+        return SMT(
+            fit.architecture,
+            num_classes=fit.num_classes or 0,
+            layer_scale=fit.layer_scale,
+            features=features,
+        )
+    if infer(state) != _SAM:
+        return SAM(256)  # some SAM, to say what is missing
+    dim, heads, expand_ratio = _sam_sizes(state)
+    return SAM(dim, heads, qkv_bias="v.bias" in state, expand_ratio=expand_ratio)
 
 
-def _name(architecture: Architecture) -> str | None:
-    return next((name for name, each in VARIANTS.items() if each == architecture), None)
+def _fill(path: Path, model: nn.Module, state: State, fit: Fit, shown: Fit | None) -> None:
+    """Put `state` into `model`, every tensor of which is on the meta device.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or of another shape or kind.
+    """
+    expected = model.state_dict()
+    counters = {
+        key: torch.zeros_like(expected[key], device="cpu")
+        for key in expected
+        if key.endswith(_COUNTER)
+    }
+    state = counters | dict(state)
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    other = [
+        f"{key} is {_kind(state[key])} instead of {_kind(tensor)}"
+        for key, tensor in expected.items()
+        if key in state and _kind(state[key]) != _kind(tensor)
+    ]
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": other}
+    if any(wrong.values()):
+        found = "; ".join(
+            f"{len(keys)} {how} ({listed(keys)})" for how, keys in wrong.items() if keys
+        )
+        if shown is not None and shown.name != fit.name:
+            remedy = f"Its shapes are those of {shown.name}: use --model {shown.name}"
+        else:
+            remedy = "Use a checkpoint of this model, or describe the checkpoint's in a recipe"
+        raise CheckpointError(
+            f"{path} does not fit {fit.name or 'the architecture'}, which has {len(expected)} "
+            f"tensors: {found}. {remedy}"
+        )
+    model.load_state_dict(state, assign=True)
 
 
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, object]:
+def _kind(tensor: Tensor) -> str:
+    kind = "" if tensor.dtype == torch.float32 else f" {tensor.dtype}".replace("torch.", "")
+    return f"{tuple(tensor.shape)}{kind}"
+
+
+def _sizes(state: State) -> dict[str, object]:
     """The fields of `Architecture` that leave a trace in the shapes."""
-    dims = [state[f"norm{stage}.weight"].shape[0] for stage in range(1, STAGES + 1)]
-    hidden = [state[f"block{stage}.0.mlp.fc1.weight"].shape[0] for stage in range(1, STAGES + 1)]
-    blocks = {tuple(key.split(".")[:2]) for key in state if key.startswith("block")}
+    stages = range(1, STAGES + 1)
+    dims = tuple(state[f"norm{i}.weight"].shape[0] for i in stages)
+    wide = [state[f"block{i}.0.mlp.fc1.weight"].shape[0] for i in stages]
+    head = [state[f"block{i}.0.attn.local_conv_1.weight"].shape[0] for i in stages[:-1]]
     return {
-        "dims": tuple(dims),
-        "depths": tuple(sum(b[0] == f"block{s}" for b in blocks) for s in range(1, STAGES + 1)),
-        "mlp_ratios": tuple(wide / dim for wide, dim in zip(hidden, dims, strict=True)),
-        "sam_heads": tuple(_heads(state, f"block{stage}.0.attn.") for stage in range(1, STAGES)),
+        "dims": dims,
+        "depths": tuple(
+            1 + max(int(key.split(".")[1]) for key in state if key.startswith(f"block{i}."))
+            for i in stages
+        ),
+        "mlp_ratios": tuple(hidden / dim for hidden, dim in zip(wide, dims, strict=True)),
+        "sam_heads": tuple(dim / part for dim, part in zip(dims, head, strict=False)),
         "stem_kernel": state["patch_embed1.conv.0.weight"].shape[-1],
         "expand_ratio": state["block1.0.attn.proj0.weight"].shape[0] / dims[0],
     }
 
 
-def _heads(state: Mapping[str, Tensor], prefix: str) -> int:
-    convolution = f"{prefix}local_conv_"
-    return sum(key.startswith(convolution) and key.endswith(".weight") for key in state)
+def _sam_sizes(state: State) -> tuple[int, int, int]:
+    """Channels, heads and expand ratio of a SAM module."""
+    dim = state["proj.weight"].shape[0]
+    return (
+        dim,
+        dim // state["local_conv_1.weight"].shape[0],
+        state["proj0.weight"].shape[0] // dim,
+    )

@@ -26,11 +26,13 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         if name.rpartition(".")[2] == "num_batches_tracked":
             continue
-        tensor = state[name].detach().cpu().contiguous()
+        tensor = state[name].detach().cpu()
         # one JSON line a tensor: no name can be mistaken for the values of another
         header = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
         digest.update(json.dumps(header).encode() + b"\n")
-        raw = tensor.reshape(-1).view(torch.uint8)
+        # a clone, as `contiguous` keeps odd strides where there is at most one value
+        flat = tensor.reshape(-1).clone(memory_format=torch.contiguous_format)
+        raw = flat.view(torch.uint8)
         if sys.byteorder == "big":
             raw = raw.reshape(-1, tensor.element_size()).flip(1).contiguous()
         digest.update(raw.numpy().data)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam_deploy.errors import InputError, RewriteError
 from sam_deploy.report import Refusal, RewriteReport, RuleReport
@@ -63,7 +64,7 @@ def rewrite(
     working = _float64_copy(module)
     inputs = pytree.tree_map_only(Tensor, _to_float64, example_inputs)
     try:
-        reference = _outputs(working, inputs)
+        reference = _run(working, inputs)
     except Exception as error:
         raise InputError(
             f"the module does not run in float64 on the example inputs: {type(error).__name__}: "
@@ -71,30 +72,58 @@ def rewrite(
         ) from error
     inference_only.forget_stored(working)
 
+    before = count = reference.operators
     logs: list[RuleLog] = []
+    counts: list[int] = []
     for rule in PIPELINE:
         working, log = apply_rule(working, rule, options)
         logs.append(log)
         if log.fired:
-            _hold(working, inputs, reference, rule, logs)
-    return working.to(dtype), _report(logs)
+            count = _held(working, inputs, reference, logs)
+        counts.append(count)
+    return working.to(dtype).eval(), _report(before, logs, counts)
 
 
-def _hold(
-    module: nn.Module,
-    inputs: tuple[Any, ...],
-    reference: list[Tensor],
-    rule: Rule,
-    logs: list[RuleLog],
-) -> None:
-    difference = worst_difference(_outputs(module, inputs), reference)
+class _Run(NamedTuple):
+    """What one forward pass gave, and how many operators it ran."""
+
+    outputs: list[Tensor]
+    operators: int
+
+
+class _OperatorCount(TorchDispatchMode):
+    """Counts the operators that PyTorch dispatches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operators += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _run(module: nn.Module, inputs: tuple[Any, ...]) -> _Run:
+    with torch.no_grad(), _OperatorCount() as count:
+        outputs = module(*inputs)
+    return _Run(tensors(outputs), count.operators)
+
+
+def _held(
+    module: nn.Module, inputs: tuple[Any, ...], reference: _Run, logs: list[RuleLog]
+) -> int:
+    """Hold the module against the untouched one; the operators that it ran."""
+    run = _run(module, inputs)
+    difference = worst_difference(run.outputs, reference.outputs)
     if not difference <= FLOAT64_TOLERANCE:
-        before = ", ".join(log.rule for log in logs[:-1] if log.fired) or "none"
+        *earlier, last = logs
+        before = ", ".join(log.rule for log in earlier if log.fired) or "none"
         raise RewriteError(
-            f"rule {rule.name} changed what the module computes: relative RMS {difference:.1e} in "
-            f"float64, allowed {FLOAT64_TOLERANCE:.0e}. It fired at {', '.join(logs[-1].fired[:5])}; "
+            f"rule {last.rule} changed what the module computes: relative RMS {difference:.1e} in "
+            f"float64, allowed {FLOAT64_TOLERANCE:.0e}. It fired at {', '.join(last.fired[:5])}; "
             f"rules before it: {before}. This is a bug in the rule: please report it."
         )
+    return run.operators
 
 
 def _float64_copy(module: nn.Module) -> nn.Module:
@@ -108,19 +137,16 @@ def _to_float64(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def _outputs(module: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    with torch.no_grad():
-        return tensors(module(*inputs))
-
-
-def _report(logs: list[RuleLog]) -> RewriteReport:
+def _report(before: int, logs: list[RuleLog], counts: list[int]) -> RewriteReport:
     return RewriteReport(
+        operators_before=before,
         rules=[
             RuleReport(
                 rule=log.rule,
                 fired=len(log.fired),
+                operators_after=count,
                 refused=[Refusal(module=path, reason=reason) for path, reason in log.refused],
             )
-            for log in logs
-        ]
+            for log, count in zip(logs, counts, strict=True)
+        ],
     )

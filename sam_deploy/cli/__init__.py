@@ -1,0 +1,1 @@
+"""The commands. stdout is the result, stderr the progress and the errors."""

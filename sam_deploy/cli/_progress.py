@@ -1,0 +1,40 @@
+"""Stages and elapsed time on stderr: a moving bar on a terminal, a line a stage elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from sam_deploy.progress import Advance, Progress
+
+
+class StderrProgress(Progress):
+    """Shows each stage while it runs and how long it took."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        """A stage of the work; yields what to call with each number of `total` steps done."""
+        start = time.monotonic()
+        if sys.stderr.isatty():
+            with self._bar(counted=total is not None) as bar:
+                task = bar.add_task(name, total=total)
+                yield lambda steps: bar.advance(task, steps)
+        else:
+            yield lambda steps: None
+        now = time.monotonic()
+        sys.stderr.write(f"{name:10} {now - start:6.1f} s   {now - self._start:6.1f} s in all\n")
+
+    def _bar(self, *, counted: bool) -> Bar:
+        columns = [SpinnerColumn(), TextColumn("{task.description:10}")]
+        if counted:
+            columns += [BarColumn(), MofNCompleteColumn()]
+        return Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)

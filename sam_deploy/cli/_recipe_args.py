@@ -1,0 +1,128 @@
+"""From `sam-export`'s arguments to a recipe: a shipped or given one, overridden flag by flag."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sam_deploy import architecture
+from sam_deploy.errors import InputError
+from sam_deploy.recipe import (
+    Recipe,
+    read_recipe,
+    recipe_from_dict,
+    shipped_recipe,
+    size_label,
+)
+
+DEFAULT_SIZE = (224, 224)
+SAM_GRID = (32, 32)
+
+
+def recipe_from_args(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that the arguments ask for.
+
+    Raises:
+        InputError: contradicting arguments, an unknown model, a bad recipe or checkpoint.
+    """
+    if arguments.recipe is not None:
+        if arguments.model is not None:
+            raise InputError(
+                f"got both a recipe ({arguments.recipe}) and --model {arguments.model}; "
+                "the recipe names its model: give one of them"
+            )
+        base = msgspec.to_builtins(read_recipe(arguments.recipe))
+    else:
+        base = _base(arguments)
+    return recipe_from_dict(_overridden(base, arguments), "the resulting recipe")
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """(height, width) from '224' or '192x256'.
+
+    Raises:
+        ValueError: another form.
+    """
+    sides = [int(side) for side in text.lower().split("x")]
+    if len(sides) > 2 or min(sides) < 1:
+        raise ValueError(text)
+    return (sides[0], sides[-1])
+
+
+def _base(arguments: argparse.Namespace) -> dict[str, Any]:
+    model = arguments.model or _model_of(arguments.weights)
+    if model != architecture.SAM:
+        architecture.variant(model)
+    precision = "fp16" if arguments.fp16 else "fp32"
+    shipped = shipped_recipe(model, precision, arguments.image_size)
+    if shipped is not None:
+        return tomllib.loads(shipped.read_text(encoding="utf-8"))
+    size = SAM_GRID if model == architecture.SAM else DEFAULT_SIZE
+    return {"model": model, "precision": precision, "image_size": list(size)}
+
+
+def _model_of(weights: Path | None) -> str:
+    if weights is None:
+        raise InputError(
+            "say what to export: --model NAME, --weights CHECKPOINT, or a recipe's path. "
+            f"Known models: {', '.join(architecture.list_models())}."
+        )
+    from sam_deploy.models.checkpoint import read_checkpoint
+    from sam_deploy.models.fit import infer
+
+    fit = infer(read_checkpoint(weights))
+    if fit is None or fit.name is None:
+        raise InputError(
+            f"{weights} has the shapes of no known model ({', '.join(architecture.list_models())}). "
+            "Describe its architecture in a recipe."
+        )
+    return fit.name
+
+
+def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    data = dict(base)
+    if arguments.fp16 and data.get("precision") != "fp16":
+        data["precision"] = "fp16"
+        data.pop("tolerances", None)  # they are a precision's: FP16 takes its own defaults
+    given = {
+        "weights": arguments.weights and str(arguments.weights),
+        "class_names": arguments.class_names and str(arguments.class_names),
+        "num_classes": arguments.num_classes,
+        "batch": arguments.batch,
+        "io_dtype": arguments.io_dtype,
+        "image_size": arguments.image_size and list(arguments.image_size),
+    }
+    data.update({key: value for key, value in given.items() if value is not None})
+    for flag in ("ema", "features", "softmax"):
+        if getattr(arguments, flag):
+            data[flag] = True
+    shape = {key: getattr(arguments, key) for key in ("dim", "heads", "expand")}
+    asked = {key: value for key, value in shape.items() if value is not None}
+    if asked:
+        data["sam"] = {**(data.get("sam") or {}), **asked}
+    return data
+
+
+def plan_rows(recipe: Recipe, target: Path) -> list[tuple[str, str]]:
+    """What an export of `recipe` would do, for `--dry-run`."""
+    height, width = recipe.image_size
+    limits = recipe.tolerances
+    return [
+        ("bundle", str(target)),
+        ("model", recipe.model),
+        ("weights", recipe.weights or "random, seeded"),
+        ("precision", f"{recipe.precision}, inputs and outputs {recipe.io_dtype}"),
+        ("size", f"{size_label(recipe.image_size)} (height {height}, width {width})"),
+        ("batch", str(recipe.batch or "dynamic")),
+        ("rewrites", ", ".join(f"{k} {v}" for k, v in msgspec.to_builtins(recipe.rewrites).items())),
+        (
+            "parity",
+            f"relative RMS at most {limits.relative_rms:g}, largest error at most "
+            f"{limits.max_error:g}, cosine at least {limits.cosine:g}, top-1 agreement at least "
+            f"{limits.top1_agreement:g}",
+        ),
+    ]

@@ -1,0 +1,115 @@
+"""What a bundle is, as a table of two columns."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sam_deploy.manifest import Manifest, ParityReport
+
+Row = tuple[str, str]
+
+
+def print_rows(rows: list[Row]) -> None:
+    """Print the rows on stdout, wrapped to a terminal and unwrapped in a file."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def bundle_rows(bundle: Path, manifest: Manifest) -> list[Row]:
+    """What there is to know: model, weights, graph, precision, parity, size, how to load."""
+    size = sum(info.bytes for info in manifest.files.values())
+    return [
+        ("bundle", f"{bundle} ({size / 1e6:.1f} MB)"),
+        ("model", _model(manifest)),
+        ("weights", _weights(manifest)),
+        ("input", _tensors(manifest, "inputs")),
+        ("output", _tensors(manifest, "outputs")),
+        ("graph", _graph(manifest)),
+        *_rewrites(manifest),
+        ("precision", _precision(manifest)),
+        *[("parity", line) for report in manifest.parity for line in parity_lines(report)],
+        ("load", f'sam_deploy.load("{bundle}")'),
+    ]
+
+
+def parity_lines(report: ParityReport) -> list[str]:
+    """The verdict on a line, then a line for each output."""
+    verdict = "PASSED" if report.passed else "FAILED"
+    samples = f"{report.samples} {report.data} samples"
+    lines = [f"{verdict}: {report.artefact} on {report.backend} against PyTorch FP32, {samples}"]
+    for output in report.outputs:
+        limits = report.tolerances
+        line = (
+            f"{output.name}: relative RMS {output.relative_rms:.1e} (at most {limits.relative_rms:.0e}), "
+            f"largest error {output.max_error:.1e} (at most {limits.max_error:.0e}), "
+            f"cosine {output.cosine:.6f} (at least {limits.cosine})"
+        )
+        if output.top1_agreement is not None:
+            agreement = f"{output.top1_agreement:.3f} (at least {limits.top1_agreement})"
+            line += f", top-1 agreement {agreement}"
+        lines.append(line)
+    return lines
+
+
+def _model(manifest: Manifest) -> str:
+    model = manifest.model
+    parts = [model.name, model.kind]
+    if model.num_classes is not None:
+        parts.append(f"{model.num_classes} classes")
+    if model.layer_scale:
+        parts.append("layer scale")
+    return ", ".join([*parts, f"{model.parameters / 1e6:.2f} M parameters"])
+
+
+def _weights(manifest: Manifest) -> str:
+    weights = manifest.weights
+    if weights.source == "random":
+        return f"random, seed {weights.seed}: NOT TRAINED (give --weights for a checkpoint)"
+    averaged = ", the averaged (EMA) copy" if weights.ema else ""
+    return f"{weights.file}{averaged}, SHA-256 {weights.sha256[:16]}"
+
+
+def _tensors(manifest: Manifest, side: str) -> str:
+    return "; ".join(
+        f"{spec.name} {spec.dtype} ({', '.join(map(str, spec.dims))})"
+        for spec in getattr(manifest, side)
+    )
+
+
+def _graph(manifest: Manifest) -> str:
+    rewrites, graph = manifest.rewrites, manifest.graph
+    return (
+        f"{rewrites.operators_before} PyTorch operators before, {rewrites.operators_after} after "
+        f"rewriting; {graph.nodes} ONNX nodes, opset {graph.opset}"
+    )
+
+
+def _rewrites(manifest: Manifest) -> list[Row]:
+    fired = ", ".join(f"{rule} {count}" for rule, count in manifest.rewrites.fired.items())
+    rows = [("rewrites", fired or "none fired")]
+    for rule in manifest.rewrites.rules:
+        for refusal in rule.refused:
+            rows.append(("refused", f"{rule.rule} at {refusal.module or 'the model'}: {refusal.reason}"))
+    return rows
+
+
+def _precision(manifest: Manifest) -> str:
+    report = manifest.precision
+    counts = [
+        f"{op} {', '.join(f'{count} {dtype}' for dtype, count in types.items())}"
+        for op, types in report.types_by_op.items()
+        if op in ("Conv", "Gemm", "MatMul")
+    ]
+    text = f"{report.precision} ({'; '.join(counts)})"
+    for island in report.islands:
+        text += f"; FP32 island {island.match}: {island.reason}"
+    return text

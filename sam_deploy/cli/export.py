@@ -1,0 +1,89 @@
+"""`sam-export`: from a PyTorch SMT to a bundle that is proven to be the same model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sam_deploy.architecture import list_models
+from sam_deploy.cli._recipe_args import image_size, plan_rows, recipe_from_args
+from sam_deploy.cli._run import exit_with, parser, print_json, run
+from sam_deploy.cli._tables import bundle_rows, print_rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run(lambda: _export(arguments), as_json=arguments.json)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    if arguments.list_models:
+        names = list_models()
+        print_json(names) if arguments.json else print_rows([(name, "") for name in names])
+        return
+    recipe = recipe_from_args(arguments)
+    if arguments.dry_run:
+        target = arguments.out / (arguments.name or recipe.name)
+        if arguments.json:
+            print_json({"bundle": str(target), "recipe": recipe})
+        else:
+            print_rows(plan_rows(recipe, target))
+        return
+    from sam_deploy.cli._progress import StderrProgress
+    from sam_deploy.exporter import export_recipe
+
+    done = export_recipe(
+        recipe,
+        out=arguments.out,
+        name=arguments.name,
+        force=arguments.force,
+        data=arguments.data,
+        progress=StderrProgress(),
+    )
+    if arguments.json:
+        print_json({"bundle": str(done.bundle), "manifest": done.manifest})
+    else:
+        print_rows(bundle_rows(done.bundle, done.manifest))
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = parser(
+        "Export a PyTorch SMT, or the SAM module, to a verified bundle.",
+        prog="sam-export",
+        epilog="Exit codes: 0 done, 1 a check failed, 2 bad input, 3 this machine lacks something.",
+    )
+    made.add_argument(
+        "recipe", nargs="?", type=Path, help="a recipe (TOML); flags override its lines"
+    )
+    what = made.add_argument_group("what")
+    what.add_argument("--model", help="smt_t, smt_s, smt_b, smt_l or sam")
+    what.add_argument("--weights", type=Path, help="checkpoint; without it, seeded random weights")
+    what.add_argument("--ema", action="store_true", help="take the checkpoint's averaged copy")
+    what.add_argument("--num-classes", type=int, help="the head's classes (with random weights)")
+    what.add_argument("--class-names", type=Path, help="file with a class name a line")
+    what.add_argument("--features", action="store_true", help="the four feature maps, no head")
+    what.add_argument("--softmax", action="store_true", help="probabilities instead of logits")
+    what.add_argument("--dim", type=int, help="channels of `sam` (default 256)")
+    what.add_argument("--heads", type=int, help="heads of `sam` (default 4)")
+    what.add_argument("--expand", type=int, help="expand ratio of `sam` (default 2)")
+    how = made.add_argument_group("how")
+    how.add_argument("--fp16", action="store_true", help="FP16 (default FP32)")
+    how.add_argument("--io-dtype", choices=("fp32", "fp16"), help="dtype of inputs and outputs")
+    how.add_argument(
+        "--image-size", type=image_size, metavar="224|192x256", help="height x width in pixels"
+    )
+    how.add_argument("--batch", type=int, help="a fixed batch size (default: dynamic)")
+    how.add_argument("--data", type=Path, help="folder of images to measure parity on")
+    where = made.add_argument_group("where")
+    where.add_argument("--out", type=Path, default=Path("engines"), help="default: engines/")
+    where.add_argument("--name", help="the bundle's folder (default: from the recipe)")
+    where.add_argument("--force", action="store_true", help="replace a bundle that is there")
+    made.add_argument("--dry-run", action="store_true", help="print the plan, do nothing")
+    made.add_argument("--list-models", action="store_true", help="print the known models")
+    return made
+
+
+if __name__ == "__main__":
+    exit_with(main)

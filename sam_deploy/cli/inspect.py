@@ -1,0 +1,36 @@
+"""`sam-inspect`: what is in a bundle, after verifying it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sam_deploy.bundle import read_bundle
+from sam_deploy.cli._run import exit_with, parser, print_json, run
+from sam_deploy.cli._tables import bundle_rows, print_rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    made = parser("Verify a bundle's files and say what is in it.", prog="sam-inspect")
+    made.add_argument("bundle", type=Path)
+    arguments = made.parse_args(argv)
+    return run(lambda: _inspect(arguments), as_json=arguments.json)
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    manifest = read_bundle(arguments.bundle)
+    if arguments.json:
+        print_json(manifest)
+        return
+    files = [
+        ("file", f"{name} ({info.bytes} bytes, SHA-256 {info.sha256[:16]})")
+        for name, info in manifest.files.items()
+    ]
+    versions = ", ".join(f"{name} {value}" for name, value in manifest.versions.items())
+    print_rows([*bundle_rows(arguments.bundle, manifest), *files, ("made with", versions)])
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,145 @@
+"""The manifest: what a bundle says of itself, and all that a service must know to run it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from sam_deploy.errors import BundleError
+from sam_deploy.preprocess import Preprocessing
+from sam_deploy.recipe import Island, Precision, Recipe, Tolerances
+from sam_deploy.report import RewriteReport
+
+SCHEMA_VERSION = 1
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the manifest."""
+
+
+class TensorSpec(_Part):
+    """An input or output. `dims` are sizes, or a name where the size is free ("batch")."""
+
+    name: str
+    dtype: Literal["float32", "float16"]
+    dims: list[int | str]
+
+
+class ModelInfo(_Part):
+    """Which model this is; `num_classes` is None where there is no head."""
+
+    name: str
+    kind: Literal["classifier", "backbone", "sam"]
+    num_classes: int | None
+    layer_scale: bool
+    parameters: int
+
+
+class WeightsInfo(_Part):
+    """Where the weights come from; `sha256` is over names, dtypes, shapes and values."""
+
+    source: Literal["checkpoint", "random"]
+    file: str | None
+    ema: bool
+    seed: int | None
+    sha256: str
+
+
+class GraphInfo(_Part):
+    """The ONNX graph: its opset, its nodes, and how often each operator stands in it."""
+
+    opset: int
+    nodes: int
+    operators: dict[str, int]
+
+
+class PrecisionReport(_Part):
+    """What the audit found: for each operator how many nodes compute in which type."""
+
+    precision: Precision
+    io_dtype: Precision
+    islands: list[Island]
+    types_by_op: dict[str, dict[str, int]]
+
+
+class OutputParity(_Part):
+    """One output of the artefact against the reference, over all samples."""
+
+    name: str
+    relative_rms: float
+    max_error: float
+    cosine: float
+    top1_agreement: float | None
+
+
+class ParityReport(_Part):
+    """An artefact against the untouched FP32 model: figures, tolerances, verdict, reasons."""
+
+    artefact: str
+    backend: str
+    data: Literal["folder", "synthetic", "seeded normal"]
+    samples: int
+    data_sha256: str
+    tolerances: Tolerances
+    outputs: list[OutputParity]
+    failures: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every figure kept its tolerance."""
+        return not self.failures
+
+
+class FileInfo(_Part):
+    """A file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(_Part):
+    """`manifest.json`. `files` lists every other file of the bundle."""
+
+    schema_version: int
+    name: str
+    model: ModelInfo
+    weights: WeightsInfo
+    class_names: list[str]
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    preprocessing: Preprocessing | None
+    rewrites: RewriteReport
+    graph: GraphInfo
+    precision: PrecisionReport
+    parity: list[ParityReport]
+    recipe: Recipe
+    versions: dict[str, str]
+    files: dict[str, FileInfo]
+
+
+class _Header(msgspec.Struct):
+    schema_version: int
+
+
+def manifest_from_json(data: bytes, source: str) -> Manifest:
+    """The manifest in `data`; `source` names it in errors.
+
+    Raises:
+        BundleError: not JSON, not a manifest, or of a schema newer than this package knows.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Header).schema_version
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{source} has schema version {version}; this sam-deploy reads {SCHEMA_VERSION}. "
+                "Use the sam-deploy that wrote it, or export again."
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{source} is not a manifest: {error}") from None
+
+
+def manifest_to_json(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"

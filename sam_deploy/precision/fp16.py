@@ -1,0 +1,118 @@
+"""FP16 as types in the graph: weights and activations FP16, islands FP32, Casts only between.
+
+TensorRT 11 and TensorRT-RTX have no other way: networks are strongly typed, the types in the ONNX
+graph decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from sam_deploy.errors import PrecisionError
+from sam_deploy.precision.islands import island_of
+from sam_deploy.recipe import Island, Precision
+
+FP16_MAX = 65504.0
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+
+
+def to_fp16(model: ir.Model, islands: Sequence[Island] = (), io_dtype: Precision = "fp32") -> None:
+    """Type the FP32 graph `model` in FP16, in place, but for `islands` and, by default, its ends.
+
+    LayerNormalization takes and gives FP16 and computes in FP32 (stash_type 1).
+
+    Raises:
+        PrecisionError: a weight is beyond FP16's range, or an island names nothing.
+    """
+    graph = model.graph
+    _check_islands(graph, islands)
+    wanted = {
+        node: ir.DataType.FLOAT if island_of(node.name or "", islands) else ir.DataType.FLOAT16
+        for node in graph
+    }
+    _convert_weights(graph, wanted)
+    ends = ir.DataType.FLOAT16 if io_dtype == "fp16" else ir.DataType.FLOAT
+    for value in graph.inputs:
+        if value.dtype in _FLOATS:
+            value.dtype = ends
+    casts = _Casts(graph)
+    for node in list(graph):
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype in _FLOATS and value.dtype != wanted[node]:
+                node.replace_input_with(index, casts.before(node, value, wanted[node]))
+        for value in node.outputs:
+            if value.dtype in _FLOATS:
+                value.dtype = wanted[node]
+    casts.at_outputs(ends)
+
+
+def _check_islands(graph: ir.Graph, islands: Sequence[Island]) -> None:
+    for island in islands:
+        if not any(island_of(node.name or "", [island]) for node in graph):
+            raise PrecisionError(
+                f"island {island.match!r} names no module of the graph. Take a module path such as "
+                f"{(next(iter(graph)).name or '').rpartition('/')[0]!r}."
+            )
+
+
+def _convert_weights(graph: ir.Graph, wanted: dict[ir.Node, ir.DataType]) -> None:
+    for name, value in graph.initializers.items():
+        used_in = {wanted[node] for node, _ in value.uses()}
+        if value.dtype != ir.DataType.FLOAT or ir.DataType.FLOAT16 not in used_in:
+            continue
+        assert value.const_value is not None
+        weight = value.const_value.numpy()
+        largest = float(np.abs(weight).max(initial=0.0))
+        if not largest <= FP16_MAX:
+            raise PrecisionError(
+                f"weight {name} holds {largest:g}; FP16 ends at {FP16_MAX:g}. "
+                "Export in FP32, or list its module as an island in the recipe."
+            )
+        value.const_value = ir.tensor(weight.astype(np.float16), name=name)
+        value.dtype = ir.DataType.FLOAT16
+
+
+class _Casts:
+    """Inserts Casts, one for each value and type, named after the module that asks for it."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+
+    def before(self, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """`value` as `dtype`, computed no later than before `node`."""
+        key = (value, dtype)
+        if key not in self._made:
+            path = (node.name or "").rpartition("/")[0]
+            cast = self._cast(value, dtype, f"{path}/Cast" if path else "Cast")
+            self._graph.insert_before(node, cast)
+            self._made[key] = cast.outputs[0]
+        return self._made[key]
+
+    def at_outputs(self, dtype: ir.DataType) -> None:
+        """Give the graph's outputs `dtype`; they keep their names."""
+        for index, value in enumerate(self._graph.outputs):
+            if value.dtype not in _FLOATS or value.dtype == dtype:
+                continue
+            name, producer = value.name, value.producer()
+            assert producer is not None
+            cast = self._cast(value, dtype, f"{name}/Cast")
+            value.name = f"{producer.name}:0"
+            cast.outputs[0].name = name
+            self._graph.insert_after(producer, cast)
+            self._graph.outputs[index] = cast.outputs[0]
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
+        names = {node.name for node in self._graph}
+        unique = name
+        count = 1
+        while unique in names:
+            count += 1
+            unique = f"{name}_{count}"
+        node = ir.node("Cast", inputs=[value], attributes={"to": dtype.value}, name=unique)
+        output = node.outputs[0]
+        output.name, output.dtype, output.shape = f"{unique}:0", dtype, value.shape
+        return node

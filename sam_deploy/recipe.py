@@ -1,0 +1,216 @@
+"""A recipe: what is exported and how good it must be. One TOML file a deployment."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sam_deploy import architecture
+from sam_deploy.architecture import MIN_IMAGE_PX, Architecture, Count
+from sam_deploy.errors import InputError, nearest
+from sam_deploy.preprocess import Preprocessing
+from sam_deploy.rewrite_options import RewriteOptions
+
+Precision = Literal["fp32", "fp16"]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What parity is held to, per output, over all validation images. Set before measuring."""
+
+    relative_rms: Positive
+    """RMS of the difference over the standard deviation of the reference, at most."""
+    max_error: Positive
+    """Largest absolute difference over the standard deviation of the reference, at most."""
+    cosine: Fraction
+    """Cosine between all outputs and the reference's, at least."""
+    top1_agreement: Fraction
+    """Fraction of images whose first class is the reference's, at least (classifiers only)."""
+
+
+DEFAULT_TOLERANCES: dict[Precision, Tolerances] = {
+    "fp32": Tolerances(relative_rms=1e-5, max_error=1e-4, cosine=0.99999, top1_agreement=1.0),
+    "fp16": Tolerances(relative_rms=3e-3, max_error=3e-2, cosine=0.9999, top1_agreement=0.9),
+}
+
+
+class Island(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Nodes that stay in FP32, and why. `match` is a module path; all below it belongs to it."""
+
+    match: str
+    reason: str
+
+
+class SamShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The SAM module on its own: channels, heads, expand ratio."""
+
+    dim: Count = 256
+    heads: Count = 4
+    expand: Count = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a dim that the heads don't divide.
+
+        Raises:
+            ValueError: saying both numbers.
+        """
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One deployment. Paths are relative to the recipe's file."""
+
+    model: str
+    """A name of `list_models()`, or with `architecture` any name of your own."""
+    image_size: tuple[Count, Count]
+    """Height and width in pixels; for `sam` its grid of tokens."""
+    precision: Precision = "fp32"
+    tolerances: Tolerances
+    architecture: Architecture | None = None
+    sam: SamShape | None = None
+    weights: str | None = None
+    ema: bool = False
+    num_classes: Annotated[int, Meta(ge=0)] | None = None
+    class_names: str | None = None
+    batch: Count | None = None
+    """A fixed batch size; without it the batch is dynamic."""
+    features: bool = False
+    softmax: bool = False
+    io_dtype: Precision = "fp32"
+    preprocessing: Preprocessing | None = None
+    rewrites: RewriteOptions = RewriteOptions()
+    islands: list[Island] = []
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            ValueError: saying what contradicts what.
+        """
+        known = architecture.list_models()
+        if self.architecture is None and self.model not in known:
+            raise ValueError(
+                f"unknown model {self.model!r}; known are {', '.join(known)}."
+                + nearest(self.model, known)
+            )
+        if self.architecture is not None and self.model in known:
+            raise ValueError(f"model {self.model!r} has an architecture of its own: name it anew")
+        if self.is_sam:
+            self._check_sam()
+        elif self.sam is not None:
+            raise ValueError("dim, heads and expand belong to model 'sam'")
+        elif min(self.image_size) < MIN_IMAGE_PX:
+            raise ValueError(
+                f"image size {self.size_label} is below {MIN_IMAGE_PX}x{MIN_IMAGE_PX} pixels"
+            )
+        if self.features and self.softmax:
+            raise ValueError("features and softmax exclude each other: feature maps have no classes")
+        if self.precision == "fp32" and (self.io_dtype != "fp32" or self.islands):
+            raise ValueError("io_dtype and islands belong to precision 'fp16'")
+
+    def _check_sam(self) -> None:
+        for field in ("num_classes", "class_names", "features", "softmax", "preprocessing"):
+            if getattr(self, field):
+                raise ValueError(f"{field} does not apply to 'sam': it maps tokens to tokens")
+
+    @property
+    def is_sam(self) -> bool:
+        """Whether this is the SAM module on its own."""
+        return self.model == architecture.SAM
+
+    @property
+    def size_label(self) -> str:
+        """'224' for a square, '192x256' (height x width) otherwise."""
+        return size_label(self.image_size)
+
+    @property
+    def name(self) -> str:
+        """The bundle's name: <model>[-features|-softmax|-b8]-<precision>-<size>."""
+        marks = ("-features" if self.features else "") + ("-softmax" if self.softmax else "")
+        marks += f"-b{self.batch}" if self.batch else ""
+        return f"{self.model}{marks}-{self.precision}-{self.size_label}"
+
+
+def size_label(size: tuple[int, int]) -> str:
+    """'224' for a square, '192x256' (height x width) otherwise."""
+    height, width = size
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def recipe_from_dict(data: dict[str, Any], source: str) -> Recipe:
+    """A recipe from its TOML's content; `source` names it in errors.
+
+    Raises:
+        InputError: an unknown key (with the nearest known one), a wrong type, a missing key, a
+            contradiction.
+    """
+    _refuse_unknown_keys(data, Recipe, source, "")
+    if "precision" in data and "tolerances" not in data:
+        defaults = DEFAULT_TOLERANCES.get(data["precision"])
+        if defaults is not None:
+            data = {**data, "tolerances": msgspec.to_builtins(defaults)}
+    try:
+        return msgspec.convert(data, Recipe)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in the TOML file `path`, its paths made relative to the working directory.
+
+    Raises:
+        InputError: not a file, not TOML, or not a recipe.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no such recipe: {path}.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} is not a readable TOML file: {error}") from None
+    for key in ("weights", "class_names"):
+        if isinstance(data.get(key), str):
+            data[key] = str(path.parent / data[key])
+    return recipe_from_dict(data, str(path))
+
+
+def recipes_folder() -> Path:
+    """Where the shipped recipes are: in the wheel, or at the top of a checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "export"
+
+
+def shipped_recipe(model: str, precision: Precision, size: tuple[int, int] | None) -> Path | None:
+    """The shipped recipe for a model: of that size if there is one, else of its smallest size."""
+    folder = recipes_folder()
+    if size is not None:
+        exact = folder / f"{model}-{precision}-{size_label(size)}.toml"
+        if exact.is_file():
+            return exact
+    found = sorted(folder.glob(f"{model}-{precision}-*.toml"))
+    return found[0] if found else None
+
+
+def _refuse_unknown_keys(data: Any, struct: Any, source: str, where: str) -> None:
+    """msgspec refuses them too, but knows no nearest name."""
+    if not isinstance(data, dict):
+        return
+    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    for key, value in data.items():
+        if key not in fields:
+            raise InputError(f"{source}: unknown key {where}{key}.{nearest(key, fields)}")
+        inner = _struct_in(fields[key].type)
+        if inner is not None:
+            for item in value if isinstance(value, list) else [value]:
+                _refuse_unknown_keys(item, inner, source, f"{where}{key}.")
+
+
+def _struct_in(annotation: Any) -> Any:
+    """The struct type in an annotation such as `Preprocessing | None` or `list[Island]`."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type(msgspec.Struct))), None)

@@ -1,0 +1,6 @@
+"""Loads a bundle and runs it: what a service needs, without torch and without onnx."""
+
+from sam_deploy.runtime.engine import Engine, Prediction, load
+from sam_deploy.runtime.onnx_runner import OnnxRunner
+
+__all__ = ["Engine", "OnnxRunner", "Prediction", "load"]
