@@ -13,9 +13,9 @@ class RewriteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     The defaults are what `benchmarks/forms.py` found fastest on ONNX Runtime's CPU provider.
     """
 
-    heads: Literal["merged", "separate"] = "separate"
+    heads: Literal["merged", "separate"] = "merged"
     """MHMC as one zero-padded depthwise convolution, or one convolution a head."""
-    aggregation: Literal["dense", "grouped"] = "dense"
+    aggregation: Literal["dense", "grouped"] = "grouped"
     """SAA's first 1x1 convolution as dense (zeros filled in) or in its C/heads groups."""
     projections: Literal["joined", "separate"] = "separate"
     """v|s and q|k|v as one linear map and a Split, or as separate ones."""

@@ -74,7 +74,7 @@ def subject_from_recipe(recipe: Recipe) -> Subject:
         height, width = recipe.image_size
         return Subject(
             module=module,
-            example_inputs=(torch.zeros(1, height * width, module.dim), height, width),
+            example_inputs=(_example(1, height * width, module.dim), height, width),
             output_names=["output"],
             info=_info(recipe, "sam", None, False, parameters),
             weights=weights,
@@ -90,7 +90,7 @@ def subject_from_recipe(recipe: Recipe) -> Subject:
         module.head = nn.Sequential(module.head, nn.Softmax(dim=-1))
     return Subject(
         module=module,
-        example_inputs=(torch.zeros(1, 3, *recipe.image_size),),
+        example_inputs=(_example(1, 3, *recipe.image_size),),
         output_names=_output_names(recipe, classes),
         info=_info(
             recipe, "backbone" if recipe.features else "classifier", classes, layer_scale, parameters
@@ -101,6 +101,11 @@ def subject_from_recipe(recipe: Recipe) -> Subject:
         if recipe.precision == "fp16"
         else [],
     )
+
+
+def _example(*shape: int) -> Tensor:
+    # Not zeros: on those a model without biases gives a constant, and every check would pass.
+    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
 
 
 def _weighted(recipe: Recipe) -> tuple[nn.Module, WeightsInfo]:

@@ -57,7 +57,7 @@ def rewrite(
 
     Raises:
         RewriteError: a rule changed the function: relative RMS above 1e-10 in float64.
-        InputError: `module` does not run on `example_inputs`.
+        InputError: `module` does not run on `example_inputs`, or gives constants on them.
     """
     options = options or RewriteOptions()
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
@@ -70,6 +70,11 @@ def rewrite(
             f"the module does not run in float64 on the example inputs: {type(error).__name__}: "
             f"{error}. Check the inputs' shapes, and that forward creates no tensor of a fixed dtype."
         ) from error
+    if all(output.numel() < 2 or output.std() == 0 for output in reference.outputs):
+        raise InputError(
+            "the module's outputs on the example inputs are constant (or there are none), so "
+            "comparing them would prove nothing. Give random example inputs."
+        )
     inference_only.forget_stored(working)
 
     before = count = reference.operators

@@ -1,0 +1,64 @@
+# Everything is run from here; CI and the README use the same targets. `make` prints them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# One thread a test worker: two workers with two threads each would fight over two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup export test test-full check lint format gpu bench docs lock clean
+
+help: ## print the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY) ## make the environment (.venv) with the locked versions
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("sam-deploy needs Python 3.11 to 3.13, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+export: $(READY) ## the main job: export smt_t in FP16 to engines/
+	$(BIN)/sam-export --model smt_t --fp16 --force
+
+test: $(READY) ## the tests (15 minutes on 2 cores at most)
+	$(PYTEST) -m "not slow and not gpu"
+
+test-full: $(READY) ## all tests that need no GPU, the slow ones too
+	$(PYTEST) -m "not gpu"
+
+check: lint ## lint, types and the fast tests (under 2 minutes)
+	$(PYTEST) -m "not slow and not gpu and not export"
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+gpu: $(READY) ## what only a GPU can show: parity and speed there, receipts in engines/receipts/
+	$(BIN)/python benchmarks/gpu.py
+
+bench: $(READY) ## time the rewrites' forms on this machine's CPU
+	$(BIN)/python benchmarks/forms.py
+
+docs: $(READY) ## write the generated tables of README, export/ and engines/
+	$(BIN)/python docs/generate.py
+
+lock: ## resolve requirements.lock anew
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet "torch==2.13.0" ".[cpu,export,tensorrt-rtx,dev]"
+	{ echo "# Made by 'make lock'. Exact versions for the make targets and CI."; \
+	  $(VENV)-lock/bin/python -m pip freeze --exclude sam-deploy | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock
+	rm -rf $(VENV)-lock
+
+clean: ## remove the environment, caches and exported bundles (receipts stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	find engines -mindepth 1 -maxdepth 1 ! -name README.md ! -name receipts -exec rm -rf {} +
