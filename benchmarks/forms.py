@@ -59,7 +59,7 @@ def export_all(model_name: str, size: int, folder: Path) -> tuple[dict[str, Path
 
     torch.manual_seed(0)
     model = create_model(model_name)
-    image = torch.zeros(1, 3, size, size)
+    image = torch.randn(1, 3, size, size)
     paths: dict[str, Path] = {}
 
     def add(name: str) -> Path:
@@ -77,8 +77,7 @@ def export_all(model_name: str, size: int, folder: Path) -> tuple[dict[str, Path
     ir.save(untouched, paths["untouched, dynamo"])
 
     choices = {
-        field: get_args(RewriteOptions.__annotations__[field])
-        or _literal(RewriteOptions, field)
+        field: get_args(RewriteOptions.__annotations__[field]) or _literal(RewriteOptions, field)
         for field in RewriteOptions.__struct_fields__
     }
     for values in itertools.product(*choices.values()):

@@ -120,8 +120,7 @@ def read_bundle(folder: Path) -> Manifest:
     ]
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     problems += [
-        f"{name}: not in the manifest"
-        for name in sorted(present - {*manifest.files, MANIFEST})
+        f"{name}: not in the manifest" for name in sorted(present - {*manifest.files, MANIFEST})
     ]
     if MODEL not in manifest.files:
         problems.append(f"{MODEL}: not in the manifest")

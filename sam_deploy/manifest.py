@@ -14,11 +14,7 @@ from sam_deploy.report import RewriteReport
 SCHEMA_VERSION = 1
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of the manifest."""
-
-
-class TensorSpec(_Part):
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An input or output. `dims` are sizes, or a name where the size is free ("batch")."""
 
     name: str
@@ -26,7 +22,7 @@ class TensorSpec(_Part):
     dims: list[int | str]
 
 
-class ModelInfo(_Part):
+class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which model this is; `num_classes` is None where there is no head."""
 
     name: str
@@ -36,7 +32,7 @@ class ModelInfo(_Part):
     parameters: int
 
 
-class WeightsInfo(_Part):
+class WeightsInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where the weights come from; `sha256` is over names, dtypes, shapes and values."""
 
     source: Literal["checkpoint", "random"]
@@ -46,7 +42,7 @@ class WeightsInfo(_Part):
     sha256: str
 
 
-class GraphInfo(_Part):
+class GraphInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The ONNX graph: its opset, its nodes, and how often each operator stands in it."""
 
     opset: int
@@ -54,7 +50,7 @@ class GraphInfo(_Part):
     operators: dict[str, int]
 
 
-class PrecisionReport(_Part):
+class PrecisionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the audit found: for each operator how many nodes compute in which type."""
 
     precision: Precision
@@ -63,7 +59,7 @@ class PrecisionReport(_Part):
     types_by_op: dict[str, dict[str, int]]
 
 
-class OutputParity(_Part):
+class OutputParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One output of the artefact against the reference, over all samples."""
 
     name: str
@@ -73,7 +69,7 @@ class OutputParity(_Part):
     top1_agreement: float | None
 
 
-class ParityReport(_Part):
+class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An artefact against the untouched FP32 model: figures, tolerances, verdict, reasons."""
 
     artefact: str
@@ -91,14 +87,14 @@ class ParityReport(_Part):
         return not self.failures
 
 
-class FileInfo(_Part):
+class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A file of the bundle."""
 
     sha256: str
     bytes: int
 
 
-class Manifest(_Part):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`manifest.json`. `files` lists every other file of the bundle."""
 
     schema_version: int

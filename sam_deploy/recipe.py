@@ -110,7 +110,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 f"image size {self.size_label} is below {MIN_IMAGE_PX}x{MIN_IMAGE_PX} pixels"
             )
         if self.features and self.softmax:
-            raise ValueError("features and softmax exclude each other: feature maps have no classes")
+            raise ValueError(
+                "features and softmax exclude each other: feature maps have no classes"
+            )
         if self.precision == "fp32" and (self.io_dtype != "fp32" or self.islands):
             raise ValueError("io_dtype and islands belong to precision 'fp16'")
 
@@ -197,7 +199,7 @@ def shipped_recipe(model: str, precision: Precision, size: tuple[int, int] | Non
 
 
 def _refuse_unknown_keys(data: Any, struct: Any, source: str, where: str) -> None:
-    """msgspec refuses them too, but knows no nearest name."""
+    """Refuse keys that no field has: msgspec does so too, but knows no nearest name."""
     if not isinstance(data, dict):
         return
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}

@@ -12,6 +12,7 @@ import msgspec
 from sam_deploy import architecture
 from sam_deploy.errors import InputError
 from sam_deploy.recipe import (
+    Precision,
     Recipe,
     read_recipe,
     recipe_from_dict,
@@ -57,7 +58,7 @@ def _base(arguments: argparse.Namespace) -> dict[str, Any]:
     model = arguments.model or _model_of(arguments.weights)
     if model != architecture.SAM:
         architecture.variant(model)
-    precision = "fp16" if arguments.fp16 else "fp32"
+    precision: Precision = "fp16" if arguments.fp16 else "fp32"
     shipped = shipped_recipe(model, precision, arguments.image_size)
     if shipped is not None:
         return tomllib.loads(shipped.read_text(encoding="utf-8"))
@@ -77,8 +78,8 @@ def _model_of(weights: Path | None) -> str:
     fit = infer(read_checkpoint(weights))
     if fit is None or fit.name is None:
         raise InputError(
-            f"{weights} has the shapes of no known model ({', '.join(architecture.list_models())}). "
-            "Describe its architecture in a recipe."
+            f"{weights} has the shapes of no known model "
+            f"({', '.join(architecture.list_models())}). Describe its architecture in a recipe."
         )
     return fit.name
 
@@ -118,7 +119,10 @@ def plan_rows(recipe: Recipe, target: Path) -> list[tuple[str, str]]:
         ("precision", f"{recipe.precision}, inputs and outputs {recipe.io_dtype}"),
         ("size", f"{size_label(recipe.image_size)} (height {height}, width {width})"),
         ("batch", str(recipe.batch or "dynamic")),
-        ("rewrites", ", ".join(f"{k} {v}" for k, v in msgspec.to_builtins(recipe.rewrites).items())),
+        (
+            "rewrites",
+            ", ".join(f"{k} {v}" for k, v in msgspec.to_builtins(recipe.rewrites).items()),
+        ),
         (
             "parity",
             f"relative RMS at most {limits.relative_rms:g}, largest error at most "

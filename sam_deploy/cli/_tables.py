@@ -49,7 +49,8 @@ def parity_lines(report: ParityReport) -> list[str]:
     for output in report.outputs:
         limits = report.tolerances
         line = (
-            f"{output.name}: relative RMS {output.relative_rms:.1e} (at most {limits.relative_rms:.0e}), "
+            f"{output.name}: relative RMS {output.relative_rms:.1e} "
+            f"(at most {limits.relative_rms:.0e}), "
             f"largest error {output.max_error:.1e} (at most {limits.max_error:.0e}), "
             f"cosine {output.cosine:.6f} (at least {limits.cosine})"
         )
@@ -98,7 +99,9 @@ def _rewrites(manifest: Manifest) -> list[Row]:
     rows = [("rewrites", fired or "none fired")]
     for rule in manifest.rewrites.rules:
         for refusal in rule.refused:
-            rows.append(("refused", f"{rule.rule} at {refusal.module or 'the model'}: {refusal.reason}"))
+            rows.append(
+                ("refused", f"{rule.rule} at {refusal.module or 'the model'}: {refusal.reason}")
+            )
     return rows
 
 

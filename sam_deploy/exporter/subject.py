@@ -93,7 +93,11 @@ def subject_from_recipe(recipe: Recipe) -> Subject:
         example_inputs=(_example(1, 3, *recipe.image_size),),
         output_names=_output_names(recipe, classes),
         info=_info(
-            recipe, "backbone" if recipe.features else "classifier", classes, layer_scale, parameters
+            recipe,
+            "backbone" if recipe.features else "classifier",
+            classes,
+            layer_scale,
+            parameters,
         ),
         weights=weights,
         preprocessing=recipe.preprocessing or Preprocessing.for_size(*recipe.image_size),

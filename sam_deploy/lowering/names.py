@@ -14,7 +14,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # a list literal of module paths, outerm
 
 
 def name_by_module(graph: ir.Graph) -> None:
-    """Rename every node `<module path>/<op>` and its outputs after it; graph outputs keep theirs."""
+    """Rename every node `<module path>/<op>`, and its outputs after it but for the graph's own."""
     outputs = set(graph.outputs)
     seen: Counter[str] = Counter()
     for node in graph:

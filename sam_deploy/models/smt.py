@@ -77,14 +77,18 @@ class SMT(nn.Module):
                 else OverlapPatchEmbed(architecture.dims[stage - 1], dim)
             )
             blocks = [
-                Block(_mixer(architecture, stage, j), dim * architecture.mlp_ratios[stage], layer_scale)
+                Block(
+                    _mixer(architecture, stage, j),
+                    dim * architecture.mlp_ratios[stage],
+                    layer_scale,
+                )
                 for j in range(depth)
             ]
             self.add_module(f"patch_embed{stage + 1}", embed)
             self.add_module(f"block{stage + 1}", nn.ModuleList(blocks))
             self.add_module(f"norm{stage + 1}", nn.LayerNorm(dim, eps=1e-6))
         if not features:
-            self.head = (
+            self.head: nn.Module = (
                 nn.Linear(architecture.dims[-1], num_classes) if num_classes else nn.Identity()
             )
         self.apply(_init)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,9 +21,12 @@ Reference = Callable[[npt.NDArray[np.float32]], Outputs]
 class Runner(Protocol):
     """What runs an artefact; every backend looks like this."""
 
-    backend: str
+    @property
+    def backend(self) -> str:
+        """What runs it, for reports."""
+        ...
 
-    def run(self, inputs: dict[str, Any]) -> Outputs:
+    def run(self, inputs: Mapping[str, npt.NDArray[np.floating[Any]]]) -> Outputs:
         """Arrays by input name to arrays by output name."""
         ...
 
@@ -97,7 +100,10 @@ def broken(result: OutputParity, tolerances: Tolerances) -> Iterator[str]:
             f"allowed {tolerances.relative_rms:.1e}"
         )
     if not result.max_error <= tolerances.max_error:
-        yield f"{result.name}: largest error {result.max_error:.1e}, allowed {tolerances.max_error:.1e}"
+        yield (
+            f"{result.name}: largest error {result.max_error:.1e}, "
+            f"allowed {tolerances.max_error:.1e}"
+        )
     if not result.cosine >= tolerances.cosine:
         yield f"{result.name}: cosine {result.cosine:.6f}, at least {tolerances.cosine}"
     if result.top1_agreement is not None and not result.top1_agreement >= tolerances.top1_agreement:

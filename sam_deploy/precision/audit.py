@@ -15,7 +15,7 @@ from sam_deploy.precision.islands import island_of
 from sam_deploy.recipe import Island, Precision
 
 _MATRIX_OPS = ("Conv", "Gemm", "MatMul")
-_NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+_NAMES: dict[int, str] = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 
 
 def audit_precision(

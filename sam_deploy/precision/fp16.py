@@ -35,17 +35,17 @@ def to_fp16(model: ir.Model, islands: Sequence[Island] = (), io_dtype: Precision
     }
     _convert_weights(graph, wanted)
     ends = ir.DataType.FLOAT16 if io_dtype == "fp16" else ir.DataType.FLOAT
-    for value in graph.inputs:
-        if value.dtype in _FLOATS:
-            value.dtype = ends
+    for given in graph.inputs:
+        if given.dtype in _FLOATS:
+            given.dtype = ends
     casts = _Casts(graph)
     for node in list(graph):
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype in _FLOATS and value.dtype != wanted[node]:
                 node.replace_input_with(index, casts.before(node, value, wanted[node]))
-        for value in node.outputs:
-            if value.dtype in _FLOATS:
-                value.dtype = wanted[node]
+        for output in node.outputs:
+            if output.dtype in _FLOATS:
+                output.dtype = wanted[node]
     casts.at_outputs(ends)
 
 

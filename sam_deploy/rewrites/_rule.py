@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
 from sam_deploy.rewrite_options import RewriteOptions
 
+Kind = TypeVar("Kind", bound=nn.Module)
 
-class Refused(Exception):  # noqa: N818 (an answer, not an error)
+
+class Refused(Exception):
     """A module that has a rule's pattern but must be left alone; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Generic[Kind]):
     """Pattern, check and rewrite of one identity.
 
-    `pattern` says cheaply whether the rule wants to look at a module. `rewrite` checks it, raises
-    `Refused` with the reason if it must be left alone, and returns what to put in its place
-    (which may be the module itself, changed). `identity` is the equation that makes it legal.
+    `pattern` says cheaply whether the rule wants to look at a module of class `kind`. `rewrite`
+    checks it, raises `Refused` with the reason if it must be left alone, and returns what to put
+    in its place (which may be the module itself, changed). `identity` is the equation that makes
+    it legal.
     """
 
     name: str
     identity: str
-    pattern: Callable[[nn.Module, RewriteOptions], bool]
-    rewrite: Callable[[nn.Module, RewriteOptions], nn.Module]
+    kind: type[Kind]
+    pattern: Callable[[Kind, RewriteOptions], bool]
+    rewrite: Callable[[Kind, RewriteOptions], nn.Module]
 
 
 @dataclass
@@ -38,7 +43,9 @@ class RuleLog:
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def apply_rule(root: nn.Module, rule: Rule, options: RewriteOptions) -> tuple[nn.Module, RuleLog]:
+def apply_rule(
+    root: nn.Module, rule: Rule[Any], options: RewriteOptions
+) -> tuple[nn.Module, RuleLog]:
     """Apply `rule` wherever its pattern stands in `root`, outermost first.
 
     A module that was rewritten is not descended into; one that stands in several places is
@@ -52,7 +59,7 @@ def apply_rule(root: nn.Module, rule: Rule, options: RewriteOptions) -> tuple[nn
             return done[id(module)]
         replacement = module
         rewritten = False
-        if rule.pattern(module, options):
+        if isinstance(module, rule.kind) and rule.pattern(module, options):
             try:
                 replacement = rule.rewrite(module, options)
                 rewritten = True

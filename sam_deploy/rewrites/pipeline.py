@@ -30,7 +30,7 @@ from sam_deploy.rewrites.rules import (
 )
 
 # Order matters: folds into linear maps come before those are joined or change their form.
-PIPELINE: list[Rule] = [
+PIPELINE: list[Rule[Any]] = [
     inference_only.RULE,
     static_shapes.RULE,
     fold_batch_norm.RULE,
@@ -68,7 +68,7 @@ def rewrite(
     except Exception as error:
         raise InputError(
             f"the module does not run in float64 on the example inputs: {type(error).__name__}: "
-            f"{error}. Check the inputs' shapes, and that forward creates no tensor of a fixed dtype."
+            f"{error}. Check the inputs' shapes, and that forward makes no tensor of a fixed dtype."
         ) from error
     if all(output.numel() < 2 or output.std() == 0 for output in reference.outputs):
         raise InputError(
@@ -96,11 +96,11 @@ class _Run(NamedTuple):
     operators: int
 
 
-class _OperatorCount(TorchDispatchMode):
+class _OperatorCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operators that PyTorch dispatches."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operators = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,9 +114,7 @@ def _run(module: nn.Module, inputs: tuple[Any, ...]) -> _Run:
     return _Run(tensors(outputs), count.operators)
 
 
-def _held(
-    module: nn.Module, inputs: tuple[Any, ...], reference: _Run, logs: list[RuleLog]
-) -> int:
+def _held(module: nn.Module, inputs: tuple[Any, ...], reference: _Run, logs: list[RuleLog]) -> int:
     """Hold the module against the untouched one; the operators that it ran."""
     run = _run(module, inputs)
     difference = worst_difference(run.outputs, reference.outputs)

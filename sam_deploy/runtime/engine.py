@@ -24,7 +24,7 @@ _CLASSIFY_BATCH = 8
 class Prediction(NamedTuple):
     """One class for one image; `score` is its softmax probability."""
 
-    index: int
+    class_index: int
     name: str
     score: float
 

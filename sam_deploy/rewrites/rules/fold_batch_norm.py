@@ -16,9 +16,9 @@ from sam_deploy.rewrites.static import StaticEmbed, StaticSAM
 
 
 def _pattern(module: nn.Module, _: RewriteOptions) -> bool:
-    if isinstance(module, StaticEmbed):
-        return any(isinstance(child, nn.BatchNorm2d) for child in module.modules())
-    return isinstance(module, StaticSAM) and module.bn is not None
+    return isinstance(module, StaticSAM | StaticEmbed) and any(
+        isinstance(child, nn.BatchNorm2d) for child in module.modules()
+    )
 
 
 def _rewrite(module: nn.Module, _: RewriteOptions) -> nn.Module:
@@ -48,6 +48,7 @@ def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 RULE = Rule(
     "fold_batch_norm",
     "bn(Wx + b) = (g/s) W x + (g/s)(b - m) + beta, s = sqrt(var + eps)",
+    nn.Module,
     _pattern,
     _rewrite,
 )

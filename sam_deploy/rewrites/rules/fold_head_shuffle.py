@@ -8,6 +8,8 @@ P permutes channels; a depthwise convolution commutes with it when its kernels m
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -16,29 +18,29 @@ from sam_deploy.rewrites._rule import Refused, Rule
 from sam_deploy.rewrites.static import MergedHeads, Pointwise, StaticSAM
 
 
-def _pattern(module: nn.Module, _: RewriteOptions) -> bool:
-    return isinstance(module, StaticSAM) and module.shuffle is not None
+def _pattern(sam: StaticSAM, _: RewriteOptions) -> bool:
+    return sam.shuffle is not None
 
 
-def _rewrite(module: nn.Module, _: RewriteOptions) -> nn.Module:
-    assert isinstance(module, StaticSAM)
-    assert module.shuffle is not None
-    assert module.s is not None
-    channels = module.proj0.in_channels
+def _rewrite(sam: StaticSAM, _: RewriteOptions) -> nn.Module:
+    assert sam.shuffle is not None
     # source[c] is the head-after-head channel that stands at interleaved position c
-    source = torch.arange(channels).reshape(module.shuffle.heads, -1).T.flatten()
-    if isinstance(module.local_conv, MergedHeads):
-        conv, s = module.local_conv.conv, module.s
-        conv.weight = _frozen(conv.weight[source])
+    source = torch.arange(sam.proj0.in_channels).reshape(sam.shuffle.heads, -1).T.flatten()
+    if isinstance(sam.local_conv, MergedHeads):
+        s, conv = sam.s, copy.deepcopy(sam.local_conv.conv)
+        assert s is not None
         assert conv.bias is not None
-        conv.bias = _frozen(conv.bias[source])
-        module.s = Pointwise(s.weight[source], None if s.bias is None else s.bias[source])
-    elif module.proj0.groups == 1:
-        module.proj0.weight = _frozen(module.proj0.weight[:, torch.argsort(source)])
+        conv.weight, conv.bias = _frozen(conv.weight[source]), _frozen(conv.bias[source])
+        sam.local_conv.conv = conv
+        sam.s = Pointwise(s.weight[source], None if s.bias is None else s.bias[source])
+    elif sam.proj0.groups == 1:
+        dense = copy.deepcopy(sam.proj0)
+        dense.weight = _frozen(dense.weight[:, torch.argsort(source)])
+        sam.proj0 = dense
     else:
         raise Refused("its heads are separate and its aggregation is grouped")
-    module.shuffle = None
-    return module
+    sam.shuffle = None
+    return sam
 
 
 def _frozen(weight: Tensor) -> nn.Parameter:
@@ -48,6 +50,7 @@ def _frozen(weight: Tensor) -> nn.Parameter:
 RULE = Rule(
     "fold_head_shuffle",
     "P(K*(Wx + b)) = (PK)*((PW)x + Pb);  A(Px) = (AP)x",
+    StaticSAM,
     _pattern,
     _rewrite,
 )

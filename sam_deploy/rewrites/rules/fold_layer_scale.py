@@ -1,6 +1,6 @@
 """Layer scale folded into the projection before it.
 
-    gamma * (W x + b) = (diag(gamma) W) x + gamma * b
+gamma * (W x + b) = (diag(gamma) W) x + gamma * b
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from sam_deploy.rewrites._rule import Rule
 from sam_deploy.rewrites.static import Pointwise, StaticBlock
 
 
-def _pattern(module: nn.Module, _: RewriteOptions) -> bool:
-    return isinstance(module, StaticBlock) and (
-        module.gamma_1 is not None or module.gamma_2 is not None
-    )
+def _pattern(block: StaticBlock, _: RewriteOptions) -> bool:
+    return block.gamma_1 is not None or block.gamma_2 is not None
 
 
-def _rewrite(module: nn.Module, _: RewriteOptions) -> nn.Module:
-    assert isinstance(module, StaticBlock)
-    if module.gamma_1 is not None:
-        module.attn.proj = _scaled(module.attn.proj, module.gamma_1)
-        module.gamma_1 = None
-    if module.gamma_2 is not None:
-        module.mlp.fc2 = _scaled(module.mlp.fc2, module.gamma_2)
-        module.gamma_2 = None
-    return module
+def _rewrite(block: StaticBlock, _: RewriteOptions) -> nn.Module:
+    if block.gamma_1 is not None:
+        block.attn.proj = _scaled(block.attn.proj, block.gamma_1)
+        block.gamma_1 = None
+    if block.gamma_2 is not None:
+        block.mlp.fc2 = _scaled(block.mlp.fc2, block.gamma_2)
+        block.gamma_2 = None
+    return block
 
 
 def _scaled(linear: Pointwise, gamma: Tensor) -> Pointwise:
@@ -34,4 +31,10 @@ def _scaled(linear: Pointwise, gamma: Tensor) -> Pointwise:
     return Pointwise(gamma[:, None] * linear.weight, bias)
 
 
-RULE = Rule("fold_layer_scale", "gamma (Wx + b) = (diag(gamma) W) x + gamma b", _pattern, _rewrite)
+RULE = Rule(
+    "fold_layer_scale",
+    "gamma (Wx + b) = (diag(gamma) W) x + gamma b",
+    StaticBlock,
+    _pattern,
+    _rewrite,
+)

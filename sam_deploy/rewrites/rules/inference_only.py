@@ -32,7 +32,7 @@ def _rewrite(module: nn.Module, _: RewriteOptions) -> nn.Module:
     return nn.Identity()
 
 
-RULE = Rule("inference_only", "dropout(x) = drop_path(x) = x", _pattern, _rewrite)
+RULE = Rule("inference_only", "dropout(x) = drop_path(x) = x", nn.Module, _pattern, _rewrite)
 
 
 def forget_stored(root: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """Projections of one input as one linear map and a Split (option projections = "joined").
 
-    (W_1 x + b_1, W_2 x + b_2) = split([W_1; W_2] x + [b_1; b_2])
+(W_1 x + b_1, W_2 x + b_2) = split([W_1; W_2] x + [b_1; b_2])
 """
 
 from __future__ import annotations
@@ -47,4 +47,4 @@ def _joined(*maps: Pointwise) -> Pointwise:
     )
 
 
-RULE = Rule("join_projections", "(W1 x, W2 x) = split([W1; W2] x)", _pattern, _rewrite)
+RULE = Rule("join_projections", "(W1 x, W2 x) = split([W1; W2] x)", nn.Module, _pattern, _rewrite)

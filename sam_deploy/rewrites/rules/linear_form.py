@@ -38,9 +38,15 @@ def _lay_out(module: nn.Module, layout: Layout) -> None:
     elif isinstance(module, StaticEmbed):
         module.norm.target = layout
     elif isinstance(module, StaticSMT):
-        for norm in module.children():
-            if isinstance(norm, Norm):
-                norm.source = layout
+        for child in module.children():
+            if isinstance(child, Norm):
+                child.source = layout
 
 
-RULE = Rule("linear_form", "W x[b,h,w,:] = conv1x1(image, W) = gemm(tokens, W)", _pattern, _rewrite)
+RULE = Rule(
+    "linear_form",
+    "W x[b,h,w,:] = conv1x1(image, W) = gemm(tokens, W)",
+    nn.Module,
+    _pattern,
+    _rewrite,
+)

@@ -16,18 +16,12 @@ from sam_deploy.rewrites._rule import Rule
 from sam_deploy.rewrites.static import MergedHeads, SeparateHeads, StaticSAM
 
 
-def _pattern(module: nn.Module, options: RewriteOptions) -> bool:
-    return (
-        options.heads == "merged"
-        and isinstance(module, StaticSAM)
-        and isinstance(module.local_conv, SeparateHeads)
-    )
+def _pattern(sam: StaticSAM, options: RewriteOptions) -> bool:
+    return options.heads == "merged" and isinstance(sam.local_conv, SeparateHeads)
 
 
-def _rewrite(module: nn.Module, _: RewriteOptions) -> nn.Module:
-    assert isinstance(module, StaticSAM)
-    assert isinstance(module.local_conv, SeparateHeads)
-    convs = [conv for conv in module.local_conv.convs if isinstance(conv, nn.Conv2d)]
+def _rewrite(sam: StaticSAM, _: RewriteOptions) -> nn.Module:
+    convs = [conv for conv in sam.local_conv.modules() if isinstance(conv, nn.Conv2d)]
     height = max(conv.kernel_size[0] for conv in convs)
     width = max(conv.kernel_size[1] for conv in convs)
     channels = sum(conv.in_channels for conv in convs)
@@ -47,8 +41,8 @@ def _rewrite(module: nn.Module, _: RewriteOptions) -> nn.Module:
         torch.cat([_padded(conv, height, width) for conv in convs]).detach(), requires_grad=False
     )
     merged.bias = nn.Parameter(torch.cat(biases).detach(), requires_grad=False)
-    module.local_conv = MergedHeads(merged, len(convs))
-    return module
+    sam.local_conv = MergedHeads(merged, len(convs))
+    return sam
 
 
 def _padded(conv: nn.Conv2d, height: int, width: int) -> torch.Tensor:
@@ -57,4 +51,6 @@ def _padded(conv: nn.Conv2d, height: int, width: int) -> torch.Tensor:
     return F.pad(conv.weight, (columns, columns, rows, rows))
 
 
-RULE = Rule("merge_heads", "concat_i(K_i * s_i) = concat_i(pad(K_i)) * s", _pattern, _rewrite)
+RULE = Rule(
+    "merge_heads", "concat_i(K_i * s_i) = concat_i(pad(K_i)) * s", StaticSAM, _pattern, _rewrite
+)

@@ -24,6 +24,7 @@ from sam_deploy.rewrites._recognise import (
 )
 from sam_deploy.rewrites._recognise_smt import looks_like_smt, static_smt
 from sam_deploy.rewrites._rule import Refused, Rule
+from sam_deploy.rewrites.static.smt import Output
 from sam_deploy.rewrites.static.token_module import TokenModule
 
 _KINDS = (
@@ -52,8 +53,10 @@ def _smt(module: nn.Module) -> nn.Module:
     if channels is None:
         raise Refused("it has no convolution")
     outputs = output_of(module, channels)
-    kind = {list: "list", tuple: "tuple"}.get(type(outputs), "head")
-    static = static_smt(module, kind)  # type: ignore[arg-type]
+    kind: Output = "head"
+    if isinstance(outputs, list | tuple):
+        kind = "list" if isinstance(outputs, list) else "tuple"
+    static = static_smt(module, kind)
     probe_images(module, static, channels)
     return static
 
@@ -66,6 +69,7 @@ def _channels(module: nn.Module) -> int:
 RULE = Rule(
     "static_shapes",
     "reshape(transpose(tokens), image sizes) = permute(tokens as (B, H, W, C))",
+    nn.Module,
     _pattern,
     _rewrite,
 )

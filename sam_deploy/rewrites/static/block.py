@@ -40,6 +40,9 @@ class StaticBlock(TokenModule):
     Scales (C,) stand in tokens layout only: they are folded before a layout changes.
     """
 
+    gamma_1: Tensor | None
+    gamma_2: Tensor | None
+
     def __init__(
         self,
         *,
@@ -60,7 +63,7 @@ class StaticBlock(TokenModule):
 
     def mix(self, x: Tensor) -> Tensor:
         """Feature (B, H, W, C) or (B, C, H, W), as `self.layout` says, to the same shape."""
-        attended = self.attn(self.norm1(x))
+        attended: Tensor = self.attn(self.norm1(x))
         x = x + (attended if self.gamma_1 is None else self.gamma_1 * attended)
-        mixed = self.mlp(self.norm2(x))
+        mixed: Tensor = self.mlp(self.norm2(x))
         return x + (mixed if self.gamma_2 is None else self.gamma_2 * mixed)

@@ -20,7 +20,7 @@ class SeparateHeads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, C, H, W) to an image of the same shape."""
-        parts = x.split(self.sizes, dim=1)
+        parts = torch.split(x, self.sizes, dim=1)
         return torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
 
 
