@@ -43,10 +43,11 @@ format: $(READY) ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 gpu: $(READY) ## what only a GPU can show: parity and speed there, receipts in engines/receipts/
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/receipts.py --gpu
 
-bench: $(READY) ## time the rewrites' forms on this machine's CPU
+bench: $(READY) ## time the rewrites on this CPU, and keep receipts in engines/receipts/
 	$(BIN)/python benchmarks/forms.py
+	$(BIN)/python benchmarks/receipts.py
 
 docs: $(READY) ## write the generated tables of README, export/ and engines/
 	$(BIN)/python docs/generate.py

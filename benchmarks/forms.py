@@ -1,182 +1,121 @@
 """Which of the rewrites' equal forms is fastest on ONNX Runtime's CPU provider.
 
-    python benchmarks/forms.py [--model smt_t] [--rounds 15] [--out benchmarks/results/FILE.json]
+    python benchmarks/forms.py [--model smt_t] [--rounds 21] [--out benchmarks/results/FILE.json]
 
 Every form is exported with the same random weights, as are two exports of the untouched model
-(TorchScript and dynamo exporter). Each contestant has a process of its own and the same number of
-threads; rounds are interleaved; a time counts only if the contestant's output agrees with PyTorch.
-The figure is the ratio to the TorchScript export: above 1 is faster.
+(TorchScript and dynamo exporter). The figure is the ratio to the TorchScript export: above 1 is
+faster.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import multiprocessing
-import os
-import platform
-import statistics
 import sys
 import tempfile
-import time
+import typing
 import warnings
-from multiprocessing.connection import Connection
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import msgspec
 import numpy as np
+import onnx_ir as ir
+import torch
+from _race import machine, onnx_contestant, race
+from torch import nn
+
+from sam_deploy.lowering import check_graph, onnx_from_module
+from sam_deploy.models import create_model
+from sam_deploy.rewrites import RewriteOptions, rewrite
 
 BASELINE = "untouched, TorchScript"
-THREADS = os.cpu_count() or 1
+BATCHES = (1, 8)
 
 
-def serve(path: str, batch: int, size: int, connection: Connection) -> None:
-    """A contestant: loads `path`, then answers each message with one run's seconds and output."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    image = np.random.RandomState(0).standard_normal((batch, 3, size, size)).astype(np.float32)
-    name = session.get_inputs()[0].name
-    while connection.recv():
-        start = time.perf_counter()
-        (output,) = session.run(None, {name: image})
-        connection.send((time.perf_counter() - start, output))
+def forms() -> list[RewriteOptions]:
+    """Every combination of forms that there is."""
+    hints = typing.get_type_hints(RewriteOptions)
+    choices = {name: typing.get_args(hints[name]) for name in RewriteOptions.__struct_fields__}
+    found = []
+    for values in itertools.product(*choices.values()):
+        try:
+            found.append(RewriteOptions(**dict(zip(choices, values, strict=True))))
+        except ValueError:
+            continue  # a combination that the options refuse
+    return found
 
 
-def export_all(model_name: str, size: int, folder: Path) -> tuple[dict[str, Path], Any]:
-    """Write every contestant's ONNX file; returns them by name, and the eager model."""
-    import onnx_ir as ir
-    import torch
-
-    from sam_deploy.lowering import check_graph, onnx_from_module
-    from sam_deploy.models import create_model
-    from sam_deploy.rewrite_options import RewriteOptions
-    from sam_deploy.rewrites import rewrite
-
-    torch.manual_seed(0)
-    model = create_model(model_name)
+def export_all(model: nn.Module, size: int, folder: Path) -> dict[str, tuple[Path, int]]:
+    """Write every contestant's ONNX file; returns it and its number of nodes by name."""
     image = torch.randn(1, 3, size, size)
-    paths: dict[str, Path] = {}
+    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
+    written: dict[str, tuple[Path, int]] = {}
 
-    def add(name: str) -> Path:
-        paths[name] = folder / f"{len(paths)}.onnx"
-        return paths[name]
+    def write(name: str, graph: ir.Model) -> None:
+        path = folder / f"{len(written)}.onnx"
+        ir.save(graph, path)
+        written[name] = (path, len(graph.graph))
+        print(f"{name}: {len(graph.graph)} nodes", file=sys.stderr)
 
+    script = folder / "torchscript.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         axes = {"input": {0: "batch"}}
-        torch.onnx.export(
-            model, (image,), add(BASELINE), dynamo=False, input_names=["input"], dynamic_axes=axes
-        )
-    add("untouched, dynamo").write_bytes(b"")
-    untouched = onnx_from_module(model, (image,), input_names=["input"], output_names=["logits"])
-    ir.save(untouched, paths["untouched, dynamo"])
-
-    choices = {
-        field: get_args(RewriteOptions.__annotations__[field]) or _literal(RewriteOptions, field)
-        for field in RewriteOptions.__struct_fields__
-    }
-    for values in itertools.product(*choices.values()):
-        try:
-            options = RewriteOptions(**dict(zip(choices, values, strict=True)))
-        except ValueError:
-            continue
+        torch.onnx.export(model, (image,), script, dynamo=False, dynamic_axes=axes, **names)
+    write(BASELINE, ir.load(script))
+    write("untouched, dynamo", onnx_from_module(model, (image,), **names))
+    for options in forms():
         rewritten, _ = rewrite(model, (image,), options)
-        graph = onnx_from_module(
-            rewritten, (image,), input_names=["input"], output_names=["logits"]
-        )
+        graph = onnx_from_module(rewritten, (image,), **names)
         check_graph(graph)
-        name = " ".join(values)
-        ir.save(graph, add(name))
-        print(f"exported {name}: {len(graph.graph)} nodes", file=sys.stderr)
-    return paths, model
-
-
-def _literal(struct: type, field: str) -> tuple[str, ...]:
-    import typing
-
-    return get_args(typing.get_type_hints(struct)[field])
-
-
-def race(paths: dict[str, Path], model: Any, batch: int, size: int, rounds: int) -> dict[str, Any]:
-    """Interleaved rounds over all contestants at one batch size: median ms and ratio for each."""
-    import torch
-
-    image = np.random.RandomState(0).standard_normal((batch, 3, size, size)).astype(np.float32)
-    with torch.no_grad():
-        reference = model(torch.from_numpy(image)).numpy()
-    context = multiprocessing.get_context("spawn")
-    connections: dict[str, Connection] = {}
-    processes = []
-    for name, path in paths.items():
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(str(path), batch, size, theirs), daemon=True)
-        process.start()
-        processes.append(process)
-        connections[name] = ours
-    times: dict[str, list[float]] = {name: [] for name in paths}
-    for round_index in range(-2, rounds):  # two rounds of warm-up
-        for name, connection in connections.items():
-            connection.send(True)
-            seconds, output = connection.recv()
-            error = float(np.sqrt(np.mean((output - reference) ** 2)) / reference.std())
-            if not error < 1e-4:
-                raise SystemExit(f"{name} disagrees with PyTorch: relative RMS {error:.1e}")
-            if round_index >= 0:
-                times[name].append(seconds * 1e3)
-    for connection in connections.values():
-        connection.send(False)
-    for process in processes:
-        process.join()
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        name: {
-            "median_ms": round(median, 2),
-            "spread_ms": round(max(times[name]) - min(times[name]), 2),
-            "ratio": round(medians[BASELINE] / median, 3),
-        }
-        for name, median in medians.items()
-    }
+        write(" ".join(msgspec.to_builtins(options).values()), graph)
+    return written
 
 
 def main() -> None:
     """Export, race, print the table, and write it with `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description="time the rewrites' forms")
     parser.add_argument("--model", default="smt_t")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    import onnxruntime
-    import torch
 
+    torch.manual_seed(0)
+    model = create_model(arguments.model)
+    ratios: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        paths, model = export_all(arguments.model, arguments.size, Path(folder))
-        results = {
-            batch: race(paths, model, batch, arguments.size, arguments.rounds) for batch in (1, 8)
-        }
-    order = sorted(paths, key=lambda name: -min(r[name]["ratio"] for r in results.values()))
-    print(f"{'heads aggregation projections linear':44} {'batch 1':>9} {'batch 8':>9}")
+        written = export_all(model, arguments.size, Path(folder))
+        contestants = {name: onnx_contestant(path) for name, (path, _) in written.items()}
+        for batch in BATCHES:
+            shape = (batch, 3, arguments.size, arguments.size)
+            x = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+            with torch.no_grad():
+                reference = model(torch.from_numpy(x)).numpy()
+            times = race(contestants, x, reference, rounds=arguments.rounds, tolerance=1e-4)
+            for name, timing in times.items():
+                ratio = times[BASELINE].median_ms / timing.median_ms
+                ratios.setdefault(name, {})[f"batch {batch}"] = round(ratio, 3)
+    order = sorted(ratios, key=lambda name: -min(ratios[name].values()))
+    head = " ".join(RewriteOptions.__struct_fields__)
+    print(f"{head:40} {'nodes':>5} " + " ".join(f"{f'batch {b}':>8}" for b in BATCHES))
     for name in order:
-        print(f"{name:44} {results[1][name]['ratio']:9.2f} {results[8][name]['ratio']:9.2f}")
+        figures = " ".join(f"{ratio:8.2f}" for ratio in ratios[name].values())
+        print(f"{name:40} {written[name][1]:5} {figures}")
     if arguments.out:
         record = {
             "command": " ".join(["python", "benchmarks/forms.py", *sys.argv[1:]]),
-            "machine": f"{platform.machine()}, {THREADS} cores",
-            "versions": {
-                "torch": torch.__version__,
-                "onnxruntime": onnxruntime.__version__,
-                "python": platform.python_version(),
-            },
-            "ratio": "to the TorchScript export of the untouched model; above 1 is faster",
-            "results": results,
+            "machine": machine(),
+            "versions": {name: version(name) for name in ("torch", "onnxruntime")},
+            "figure": f"speed relative to '{BASELINE}' in the same run; above 1 is faster",
+            "nodes": {name: nodes for name, (_, nodes) in written.items()},
+            "ratios": ratios,
         }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+        arguments.out.write_bytes(
+            msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+        )
 
 
 if __name__ == "__main__":
