@@ -67,7 +67,10 @@ def forms() -> str:
     """The newest published race of forms on the CPU."""
     record = json.loads((ROOT / "benchmarks/results/forms-smt_t-x86-2core.json").read_text())
     ratios = record["ratios"]
-    lines = ["| heads, aggregation, projections, linear | nodes | batch 1 | batch 8 |", "|---|---|---|---|"]
+    lines = [
+        "| heads, aggregation, projections, linear | nodes | batch 1 | batch 8 |",
+        "|---|---|---|---|",
+    ]
     for name in sorted(ratios, key=lambda name: -min(ratios[name].values())):
         one, eight = ratios[name]["batch 1"], ratios[name]["batch 8"]
         lines.append(f"| {name} | {record['nodes'][name]} | {one:.2f} | {eight:.2f} |")

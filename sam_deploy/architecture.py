@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from sam_deploy.errors import InputError, nearest
 
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 PerStage = tuple[Count, Count, Count, Count]
 
 STAGES = 4

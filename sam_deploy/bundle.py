@@ -7,11 +7,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sam_deploy.errors import BundleError, InputError
-from sam_deploy.manifest import FileInfo, Manifest, manifest_from_json, manifest_to_json
+from sam_deploy.manifest import (
+    FileInfo,
+    Manifest,
+    has_schema_version,
+    manifest_from_json,
+    manifest_to_json,
+)
+from sam_deploy.validation import is_plain_name
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -31,19 +38,35 @@ def file_infos(folder: Path) -> dict[str, FileInfo]:
             sha256=sha256_of(path), bytes=path.stat().st_size
         )
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != folder / MANIFEST
     }
+
+
+def bundle_path(out: Path, name: str) -> Path:
+    """Where the bundle `name` under `out` is.
+
+    Raises:
+        InputError: a name that reaches elsewhere, or that not every system takes.
+    """
+    if not is_plain_name(name):
+        raise InputError(
+            f"{name!r} cannot name a bundle: take letters, digits, '.', '_', '-', and --out for "
+            "the folder that holds it."
+        )
+    return out / name
 
 
 def check_target(target: Path, *, force: bool) -> None:
     """Say before any work is done whether a bundle may be written to `target`.
 
     Raises:
-        InputError: something is there and `force` is not given, or it is no bundle; or the folder
-            that would hold it cannot be written to.
+        InputError: something is there and `force` is not given, or it is no bundle, which
+            `force` spares; or the folder that would hold it cannot be written to.
     """
-    if target.exists() or target.is_symlink():
-        if not (target / MANIFEST).is_file():
+    if target.is_symlink():
+        raise InputError(f"{target} is a symbolic link: it is not overwritten. Remove it first.")
+    if target.exists():
+        if not has_schema_version(target / MANIFEST):
             raise InputError(
                 f"{target} exists and is not a bundle (no {MANIFEST}): it is not overwritten. "
                 "Choose another --name or --out."
@@ -59,16 +82,28 @@ def check_target(target: Path, *, force: bool) -> None:
 def staged(target: Path) -> Iterator[Path]:
     """A folder beside `target` to write into; it is gone afterwards unless it was moved.
 
+    So are the folders above it that had to be made, if nothing stands in them.
+
     It starts with a dot and the target's name, so that a run killed midway leaves nothing that
     looks like a bundle.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    holder = target.parent
+    made = [parent for parent in (holder, *holder.parents) if not parent.exists()]
+    try:
+        holder.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=holder))
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {holder}: {error.strerror}. Choose another --out."
+        ) from None
     folder.chmod(0o755)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # a holder that something stands in stays
+            for parent in made:
+                parent.rmdir()
 
 
 def publish(folder: Path, target: Path, manifest: Manifest, *, force: bool) -> None:
@@ -81,13 +116,15 @@ def publish(folder: Path, target: Path, manifest: Manifest, *, force: bool) -> N
     for path in [*folder.rglob("*"), folder]:
         _flush(path)
     check_target(target, force=force)
-    if target.exists():
-        old = target.with_name(f"{folder.name}.old")
-        target.rename(old)
+    old = folder.with_name(f"{folder.name}.old")
+    try:
+        if target.exists():
+            target.rename(old)
         folder.rename(target)
-        shutil.rmtree(old)
-    else:
-        folder.rename(target)
+    finally:  # whatever came in between, an interrupt too: one of the two is there, whole
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
     _flush(target.parent)
 
 
@@ -112,13 +149,21 @@ def read_bundle(folder: Path) -> Manifest:
     if not path.is_file():
         what = "there is no such folder" if not folder.is_dir() else f"it holds no {MANIFEST}"
         raise BundleError(f"{folder} is not a bundle: {what}. Make one with sam-export.")
-    manifest = manifest_from_json(path.read_bytes(), str(path))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}.") from None
+    manifest = manifest_from_json(content, str(path))
     problems = [
         f"{name}: {problem}"
         for name, info in manifest.files.items()
         if (problem := _problem(folder, name, info))
     ]
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    present = {
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_symlink() or not p.is_dir()
+    }
     problems += [
         f"{name}: not in the manifest" for name in sorted(present - {*manifest.files, MANIFEST})
     ]
@@ -135,6 +180,13 @@ def read_bundle(folder: Path) -> Manifest:
 
 def _problem(folder: Path, name: str, info: FileInfo) -> str | None:
     path = folder / name
+    try:
+        return _changed(folder, path, info)
+    except (OSError, ValueError, RuntimeError) as error:  # a name no system takes, a link in a ring
+        return f"cannot be read: {error}"
+
+
+def _changed(folder: Path, path: Path, info: FileInfo) -> str | None:
     if not path.resolve().is_relative_to(folder.resolve()):
         return "reaches outside the bundle"
     if not path.is_file():

@@ -62,5 +62,5 @@ class MachineError(SamDeployError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """' Did you mean X?' for the known name closest to `word`, or '' when none is close."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
     return f" Did you mean {found[0]!r}?" if found else ""

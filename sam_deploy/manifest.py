@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -10,6 +10,9 @@ from sam_deploy.errors import BundleError
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.recipe import Island, Precision, Recipe, Tolerances
 from sam_deploy.report import RewriteReport
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA_VERSION = 1
 
@@ -113,6 +116,21 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     versions: dict[str, str]
     files: dict[str, FileInfo]
 
+    def __post_init__(self) -> None:
+        """Refuse what no engine could run, so that no reader has to check again.
+
+        Raises:
+            ValueError: saying what is missing or contradicts.
+        """
+        if not (self.inputs and self.outputs and all(t.dims for t in self.inputs)):
+            raise ValueError("a bundle has inputs and outputs, and its inputs have dims")
+        if self.model.kind == "classifier" and self.preprocessing is None:
+            raise ValueError("a classifier has preprocessing")
+        if self.class_names and len(self.class_names) != self.model.num_classes:
+            raise ValueError(
+                f"{len(self.class_names)} class names for {self.model.num_classes} classes"
+            )
+
 
 class _Header(msgspec.Struct):
     schema_version: int
@@ -132,8 +150,17 @@ def manifest_from_json(data: bytes, source: str) -> Manifest:
                 "Use the sam-deploy that wrote it, or export again."
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{source} is not a manifest: {error}") from None
+
+
+def has_schema_version(path: Path) -> bool:
+    """Whether `path` is a manifest of any schema; a web page's `manifest.json` is none."""
+    try:
+        msgspec.json.decode(path.read_bytes(), type=_Header)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def manifest_to_json(manifest: Manifest) -> bytes:

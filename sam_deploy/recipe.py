@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from sam_deploy.architecture import MIN_IMAGE_PX, Architecture, Count
 from sam_deploy.errors import InputError, nearest
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.rewrite_options import RewriteOptions
+from sam_deploy.validation import is_plain_name, struct_from_dict
 
 Precision = Literal["fp32", "fp16"]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -31,6 +33,16 @@ class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Cosine between all outputs and the reference's, at least."""
     top1_agreement: Fraction
     """Fraction of images whose first class is the reference's, at least (classifiers only)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no figure could break.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        for field in ("relative_rms", "max_error"):
+            if not math.isfinite(getattr(self, field)):
+                raise ValueError(f"{field} = {getattr(self, field)} must be finite")
 
 
 DEFAULT_TOLERANCES: dict[Precision, Tolerances] = {
@@ -76,7 +88,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sam: SamShape | None = None
     weights: str | None = None
     ema: bool = False
-    num_classes: Annotated[int, Meta(ge=0)] | None = None
+    num_classes: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     class_names: str | None = None
     batch: Count | None = None
     """A fixed batch size; without it the batch is dynamic."""
@@ -101,6 +113,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             )
         if self.architecture is not None and self.model in known:
             raise ValueError(f"model {self.model!r} has an architecture of its own: name it anew")
+        if not is_plain_name(self.model):
+            raise ValueError(
+                f"model {self.model!r} cannot name a folder: take letters, digits, '.', '_', '-'"
+            )
         if self.is_sam:
             self._check_sam()
         elif self.sam is not None:
@@ -109,9 +125,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(
                 f"image size {self.size_label} is below {MIN_IMAGE_PX}x{MIN_IMAGE_PX} pixels"
             )
-        if self.features and self.softmax:
+        for field in ("softmax", "class_names"):
+            if self.features and getattr(self, field):
+                raise ValueError(
+                    f"features and {field} exclude each other: feature maps have no classes"
+                )
+        if self.ema and self.weights is None:
+            raise ValueError("ema takes the averaged weights of a checkpoint: give weights")
+        wanted = self.preprocessing and self.preprocessing.size_px
+        if wanted and wanted != self.image_size:
             raise ValueError(
-                "features and softmax exclude each other: feature maps have no classes"
+                f"preprocessing.size_px = {wanted} is not image_size = {self.image_size}"
             )
         if self.precision == "fp32" and (self.io_dtype != "fp32" or self.islands):
             raise ValueError("io_dtype and islands belong to precision 'fp16'")
@@ -152,15 +176,13 @@ def recipe_from_dict(data: dict[str, Any], source: str) -> Recipe:
         InputError: an unknown key (with the nearest known one), a wrong type, a missing key, a
             contradiction.
     """
-    _refuse_unknown_keys(data, Recipe, source, "")
-    if "precision" in data and "tolerances" not in data:
-        defaults = DEFAULT_TOLERANCES.get(data["precision"])
-        if defaults is not None:
-            data = {**data, "tolerances": msgspec.to_builtins(defaults)}
-    try:
-        return msgspec.convert(data, Recipe)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{source}: {error}") from None
+    defaults = {
+        precision: msgspec.to_builtins(limits) for precision, limits in DEFAULT_TOLERANCES.items()
+    }
+    precision = data.get("precision", "fp32")
+    if isinstance(precision, str) and precision in defaults:
+        data = {"tolerances": defaults[precision], **data}
+    return struct_from_dict(data, Recipe, source)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -169,16 +191,32 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         InputError: not a file, not TOML, or not a recipe.
     """
+    return recipe_from_dict(read_recipe_data(path), str(path))
+
+
+def read_recipe_data(path: Path) -> dict[str, Any]:
+    """What stands in the TOML file `path`, unchecked; its paths as in `read_recipe`.
+
+    Raises:
+        InputError: not a file, or not TOML.
+    """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"no such recipe: {path}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} is not a readable TOML file: {error}") from None
+        raise InputError(
+            f"no such recipe: {path}. The shipped ones are in {recipes_folder()}; "
+            "a model's name goes after --model."
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not a recipe in TOML: {error}. A checkpoint goes after --weights."
+        ) from None
     for key in ("weights", "class_names"):
         if isinstance(data.get(key), str):
             data[key] = str(path.parent / data[key])
-    return recipe_from_dict(data, str(path))
+    return data
 
 
 def recipes_folder() -> Path:
@@ -196,23 +234,3 @@ def shipped_recipe(model: str, precision: Precision, size: tuple[int, int] | Non
             return exact
     found = sorted(folder.glob(f"{model}-{precision}-*.toml"))
     return found[0] if found else None
-
-
-def _refuse_unknown_keys(data: Any, struct: Any, source: str, where: str) -> None:
-    """Refuse keys that no field has: msgspec does so too, but knows no nearest name."""
-    if not isinstance(data, dict):
-        return
-    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-    for key, value in data.items():
-        if key not in fields:
-            raise InputError(f"{source}: unknown key {where}{key}.{nearest(key, fields)}")
-        inner = _struct_in(fields[key].type)
-        if inner is not None:
-            for item in value if isinstance(value, list) else [value]:
-                _refuse_unknown_keys(item, inner, source, f"{where}{key}.")
-
-
-def _struct_in(annotation: Any) -> Any:
-    """The struct type in an annotation such as `Preprocessing | None` or `list[Island]`."""
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type(msgspec.Struct))), None)

@@ -33,7 +33,7 @@ class RewriteReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     @property
     def operators_after(self) -> int:
         """The operators of the rewritten module."""
-        return self.rules[-1].operators_after
+        return self.rules[-1].operators_after if self.rules else self.operators_before
 
     @property
     def fired(self) -> dict[str, int]:

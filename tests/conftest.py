@@ -53,7 +53,9 @@ def tiny_model() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tiny_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_checkpoint(
+    tiny_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A safetensors file of the tiny SMT (10 classes, golden weights)."""
     from safetensors.torch import save_file
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -37,7 +37,9 @@ class StderrProgress(Progress):
         else:
             yield lambda steps: None
         now = time.monotonic()
-        sys.stderr.write(f"{name:10} {now - start:6.1f} s   {now - self._start:6.1f} s in all\n")
+        line = f"{name:10} {now - start:6.1f} s   {now - self._start:6.1f} s in all\n"
+        with suppress(OSError):  # nobody listens: no reason to give up the work
+            sys.stderr.write(line)
 
     def _bar(self, *, counted: bool) -> Bar:
         columns = [SpinnerColumn(), TextColumn("{task.description:10}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sam_deploy.errors import InputError
 from sam_deploy.recipe import (
     Precision,
     Recipe,
-    read_recipe,
+    read_recipe_data,
     recipe_from_dict,
     shipped_recipe,
     size_label,
@@ -36,26 +37,31 @@ def recipe_from_args(arguments: argparse.Namespace) -> Recipe:
                 f"got both a recipe ({arguments.recipe}) and --model {arguments.model}; "
                 "the recipe names its model: give one of them"
             )
-        base = msgspec.to_builtins(read_recipe(arguments.recipe))
+        base, source = read_recipe_data(arguments.recipe), str(arguments.recipe)
     else:
-        base = _base(arguments)
-    return recipe_from_dict(_overridden(base, arguments), "the resulting recipe")
+        base, source = _base(arguments), "the arguments"
+    return recipe_from_dict(_overridden(base, arguments), source)
 
 
 def image_size(text: str) -> tuple[int, int]:
     """(height, width) from '224' or '192x256'.
 
     Raises:
-        ValueError: another form.
+        ArgumentTypeError: another form.
     """
-    sides = [int(side) for side in text.lower().split("x")]
-    if len(sides) > 2 or min(sides) < 1:
-        raise ValueError(text)
-    return (sides[0], sides[-1])
+    sides = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text)
+    if sides is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: give 224, or 192x256 for height x width"
+        )
+    height, width = sides.groups()
+    return int(height), int(width or height)
 
 
 def _base(arguments: argparse.Namespace) -> dict[str, Any]:
     model = arguments.model or _model_of(arguments.weights)
+    if model.endswith(".toml"):
+        raise InputError(f"{model} is a recipe's path: give it without --model.")
     if model != architecture.SAM:
         architecture.variant(model)
     precision: Precision = "fp16" if arguments.fp16 else "fp32"
@@ -103,8 +109,8 @@ def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str
             data[flag] = True
     shape = {key: getattr(arguments, key) for key in ("dim", "heads", "expand")}
     asked = {key: value for key, value in shape.items() if value is not None}
-    if asked:
-        data["sam"] = {**(data.get("sam") or {}), **asked}
+    if asked and isinstance(data.get("sam", {}), dict):
+        data["sam"] = {**data.get("sam", {}), **asked}
     return data
 
 

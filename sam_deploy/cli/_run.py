@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -15,28 +20,53 @@ from sam_deploy.errors import (
     EXIT_DONE,
     EXIT_MACHINE_LACKS,
     EXIT_OUR_BUG,
+    InputError,
     MachineError,
     SamDeployError,
 )
 
 EXIT_INTERRUPTED = 130
+# No bug of ours: a full or read-only disk, no permission, no memory, a path that is too long.
+_MACHINE = {
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EIO", "ENAMETOOLONG", "ENOMEM", "ENOSPC", "EPERM", "EROFS")
+    if hasattr(errno, name)
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Arguments that don't parse are bad input like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `run` reports in one line, and with `--json` as JSON."""
+        raise InputError(f"{message}. See {self.prog} --help.")
 
 
 def parser(description: str, **kwargs: Any) -> argparse.ArgumentParser:
     """An argument parser with what every command has: `--json` and `--version`."""
-    made = argparse.ArgumentParser(description=description, allow_abbrev=False, **kwargs)
+    made = _Parser(description=description, allow_abbrev=False, **kwargs)
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--version", action="version", version=f"sam-deploy {sam_deploy.__version__}")
     return made
 
 
-def run(command: Callable[[], None], *, as_json: bool) -> int:
-    """Run `command` and return its exit code; an error is one message on stderr.
+def run(
+    made: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Run `command` on the parsed arguments and return its exit code; an error is one message.
 
-    With `as_json` the error is also a JSON object on stdout. Only a bug of ours shows a traceback.
+    It goes to stderr, with `--json` also to stdout as a JSON object. Only a bug of ours shows a
+    traceback.
     """
+    given = sys.argv[1:] if argv is None else list(argv)
+    as_json = "--json" in given
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: cleanly
     try:
-        command()
+        command(made.parse_args(given))
+        sys.stdout.flush()
     except SamDeployError as error:
         return _failed(str(error), error.exit_code, as_json)
     except ModuleNotFoundError as error:
@@ -46,8 +76,13 @@ def run(command: Callable[[], None], *, as_json: bool) -> int:
         return _failed(str(lacking), EXIT_MACHINE_LACKS, as_json)
     except KeyboardInterrupt:
         return _failed("interrupted; nothing was left behind", EXIT_INTERRUPTED, as_json)
-    except BrokenPipeError:
-        return EXIT_DONE  # whoever read our output had enough
+    except BrokenPipeError:  # whoever read our output had enough; the flush at exit must not fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except OSError as error:
+        if error.errno not in _MACHINE:
+            return _bug(as_json)
+        return _failed(str(error), EXIT_MACHINE_LACKS, as_json)
     except Exception:
         return _bug(as_json)
     return EXIT_DONE
@@ -56,6 +91,12 @@ def run(command: Callable[[], None], *, as_json: bool) -> int:
 def print_json(value: Any) -> None:
     """Print `value` (structs, dicts, lists) as JSON on stdout."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def printable(text: str) -> str:
+    """`text` with what stdout's encoding lacks escaped: a file's name may be any bytes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def exit_with(main: Callable[[Sequence[str] | None], int]) -> None:
@@ -74,9 +115,10 @@ def _lacking(error: ModuleNotFoundError) -> MachineError | None:
 
 
 def _failed(message: str, code: int, as_json: bool) -> int:
-    if as_json:
-        print_json({"error": message, "exit_code": code})
-    sys.stderr.write(f"error: {message}\n")
+    with suppress(BrokenPipeError):
+        if as_json:
+            print_json({"error": printable(message), "exit_code": code})
+        sys.stderr.write(f"error: {printable(message)}\n")
     return code
 
 

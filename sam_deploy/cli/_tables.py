@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from sam_deploy.cli._run import printable
 from sam_deploy.manifest import Manifest, ParityReport
 
 Row = tuple[str, str]
@@ -15,13 +16,17 @@ Row = tuple[str, str]
 
 def print_rows(rows: list[Row]) -> None:
     """Print the rows on stdout, wrapped to a terminal and unwrapped in a file."""
+    rows = [(printable(name), printable(value)) for name, value in rows]
+    if not sys.stdout.isatty():
+        width = max((len(name) for name, _ in rows), default=0)
+        sys.stdout.writelines(f"{name:{width}}  {value}".rstrip() + "\n" for name, value in rows)
+        return
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 def bundle_rows(bundle: Path, manifest: Manifest) -> list[Row]:

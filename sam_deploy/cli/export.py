@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sam_deploy.architecture import list_models
+from sam_deploy.bundle import bundle_path
 from sam_deploy.cli._recipe_args import image_size, plan_rows, recipe_from_args
 from sam_deploy.cli._run import exit_with, parser, print_json, run
 from sam_deploy.cli._tables import bundle_rows, print_rows
@@ -14,8 +15,7 @@ from sam_deploy.cli._tables import bundle_rows, print_rows
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    return run(lambda: _export(arguments), as_json=arguments.json)
+    return run(_parser(), _export, argv)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -25,7 +25,8 @@ def _export(arguments: argparse.Namespace) -> None:
         return
     recipe = recipe_from_args(arguments)
     if arguments.dry_run:
-        target = arguments.out / (arguments.name or recipe.name)
+        name = recipe.name if arguments.name is None else arguments.name
+        target = bundle_path(arguments.out, name)
         if arguments.json:
             print_json({"bundle": str(target), "recipe": recipe})
         else:

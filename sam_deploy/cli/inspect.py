@@ -15,8 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     made = parser("Verify a bundle's files and say what is in it.", prog="sam-inspect")
     made.add_argument("bundle", type=Path)
-    arguments = made.parse_args(argv)
-    return run(lambda: _inspect(arguments), as_json=arguments.json)
+    return run(made, _inspect, argv)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import sam_deploy
-from sam_deploy.cli._run import exit_with, parser, print_json, run
+from sam_deploy.cli._run import exit_with, parser, print_json, printable, run
 from sam_deploy.cli._tables import print_rows
 
 
@@ -17,26 +17,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("bundle", type=Path)
     made.add_argument("images", nargs="+", type=Path, metavar="image")
     made.add_argument("--top", type=int, default=5, help="classes an image (default 5)")
-    arguments = made.parse_args(argv)
-    return run(lambda: _predict(arguments), as_json=arguments.json)
+    return run(made, _predict, argv)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
     engine = sam_deploy.load(arguments.bundle)
-    results = dict(
-        zip(arguments.images, engine.classify(arguments.images, arguments.top), strict=True)
-    )
+    found = engine.classify(arguments.images, arguments.top)
+    results = [(printable(str(p)), f) for p, f in zip(arguments.images, found, strict=True)]
     if arguments.json:
         print_json(
             [
-                {"image": str(path), "predictions": [p._asdict() for p in predictions]}
-                for path, predictions in results.items()
+                {"image": path, "predictions": [p._asdict() for p in predictions]}
+                for path, predictions in results
             ]
         )
         return
     rows = [
-        (str(path) if rank == 0 else "", f"{prediction.score:6.2%}  {prediction.name}")
-        for path, predictions in results.items()
+        (path if rank == 0 else "", f"{prediction.score:6.2%}  {prediction.name}")
+        for path, predictions in results
         for rank, prediction in enumerate(predictions)
     ]
     print_rows(rows)

@@ -12,9 +12,18 @@ import msgspec
 import onnx
 import onnx_ir as ir
 
-from sam_deploy.bundle import MODEL, PARITY, check_target, file_infos, publish, set_aside, staged
+from sam_deploy.bundle import (
+    MODEL,
+    PARITY,
+    bundle_path,
+    check_target,
+    file_infos,
+    publish,
+    set_aside,
+    staged,
+)
 from sam_deploy.class_names import names_for
-from sam_deploy.errors import CheckFailed, GraphSpecError
+from sam_deploy.errors import CheckFailed, GraphSpecError, InputError
 from sam_deploy.exporter.subject import Subject, subject_from_recipe
 from sam_deploy.lowering import OPSET, check_graph, onnx_from_module
 from sam_deploy.manifest import SCHEMA_VERSION, GraphInfo, Manifest, ParityReport, PrecisionReport
@@ -30,7 +39,7 @@ from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
 from sam_deploy.report import RewriteReport
 from sam_deploy.rewrites import rewrite
-from sam_deploy.runtime import OnnxRunner
+from sam_deploy.runtime import OnnxRunner, require_onnxruntime
 
 BUILT_IN_SAMPLES = 33  # with a batch of 4 the last one is a batch of 1
 PARITY_BATCH = 4
@@ -61,12 +70,21 @@ def export_recipe(
 
     Raises:
         InputError: the target is taken; weights, images or class names cannot be used.
+        MachineError: onnxruntime, which parity needs, is not installed.
         CheckFailed: a rule, the graph, its precision or parity failed. What parity refused is kept
             aside in `out/name.rejected`, as the message says.
     """
     progress = progress or Progress()
-    target = out / (name or recipe.name)
+    target = bundle_path(out, recipe.name if name is None else name)
     check_target(target, force=force)
+    require_onnxruntime()
+    with staged(target) as folder:
+        return _export(recipe, target, folder, force, data, progress)
+
+
+def _export(
+    recipe: Recipe, target: Path, folder: Path, force: bool, data: Path | None, progress: Progress
+) -> Export:
     with progress.stage("load"):
         subject = subject_from_recipe(recipe)
         names = _class_names(recipe, subject)
@@ -82,27 +100,30 @@ def export_recipe(
             batch=recipe.batch,
         )
         check_graph(graph)
-    with staged(target) as folder:
-        with progress.stage(recipe.precision):
-            precision = _typed(graph, recipe, subject, folder / MODEL)
-        report = _parity(subject, recipe, samples, folder, target, progress)
-        with progress.stage("bundle"):
-            manifest = _manifest(
-                target.name, recipe, subject, names, rewrites, graph, precision, report, folder
-            )
-            publish(folder, target, manifest, force=force)
+    with progress.stage(recipe.precision):
+        precision = _typed(graph, recipe, subject, folder / MODEL)
+    report = _parity(subject, recipe, samples, folder, target, progress)
+    with progress.stage("bundle"):
+        manifest = _manifest(
+            target.name, recipe, subject, names, rewrites, graph, precision, report, folder
+        )
+        publish(folder, target, manifest, force=force)
     return Export(target, manifest)
 
 
 def _class_names(recipe: Recipe, subject: Subject) -> list[str]:
     classes = subject.info.num_classes
     if not classes:
+        if recipe.class_names:
+            raise InputError("class names need a model with classes; this one has none.")
         return []
     return list(names_for(classes, Path(recipe.class_names) if recipe.class_names else None))
 
 
 def _samples(subject: Subject, data: Path | None) -> Samples:
     if subject.preprocessing is None:
+        if data is not None:
+            raise InputError("sam maps tokens, not images: leave --data out.")
         return normal_samples(BUILT_IN_SAMPLES, *subject.sample_shape)
     if data is None:
         return synthetic_samples(BUILT_IN_SAMPLES, subject.preprocessing)
@@ -116,7 +137,7 @@ def _typed(graph: ir.Model, recipe: Recipe, subject: Subject, path: Path) -> Pre
     ir.save(graph, path)
     try:
         onnx.checker.check_model(path, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphSpecError(f"the ONNX checker refuses the exported graph: {error}") from None
     return audit_precision(onnx.load(path), recipe.precision, subject.islands, recipe.io_dtype)
 
@@ -185,19 +206,27 @@ def _manifest(
         graph=GraphInfo(opset=OPSET, nodes=len(graph.graph), operators=dict(operators)),
         precision=precision,
         parity=[parity],
-        recipe=recipe,
+        recipe=_portable(recipe),
         versions=_versions(),
         files=file_infos(folder),
     )
 
 
-def _versions() -> dict[str, str]:
-    import onnxruntime
+def _portable(recipe: Recipe) -> Recipe:
+    """The recipe without this machine's folders: file names only."""
+    names = {
+        field: Path(value).name
+        for field in ("weights", "class_names")
+        if (value := getattr(recipe, field)) is not None
+    }
+    return msgspec.structs.replace(recipe, **names)
 
+
+def _versions() -> dict[str, str]:
     versions = {package: version(package) for package in _PACKAGES}
     return {
         **versions,
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": str(require_onnxruntime().__version__),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }

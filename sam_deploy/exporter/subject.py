@@ -114,8 +114,6 @@ def _example(*shape: int) -> Tensor:
 
 def _weighted(recipe: Recipe) -> tuple[nn.Module, WeightsInfo]:
     if recipe.weights is None:
-        if recipe.ema:
-            raise InputError("--ema takes the averaged weights of a checkpoint: give --weights")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             module = _random(recipe)

@@ -46,6 +46,8 @@ ALLOWED_RESHAPES = {
     (4, 4): "channels to attention heads, or back",
     (4, 2): "tokens to rows of a Gemm",
     (2, 4): "rows of a Gemm to tokens",
+    (3, 2): "the module's own tokens to rows of a Gemm",
+    (2, 3): "rows of a Gemm to the module's own tokens",
 }
 
 MAX_BYTES = 2**31  # protobuf's limit for one file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,12 +73,12 @@ def _with_batch(x: Any, size: int) -> Any:
 def _name_batch(graph: ir.Graph) -> None:
     # The exporter leaves the symbol it traced with (s77) where an input is not a tensor.
     first = next(shape for value in graph.inputs if (shape := value.shape) is not None)
-    traced = first[0]
+    traced = re.compile(rf"\b{first[0]}\b")
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     for shape in (value.shape for value in values if value.shape is not None):
         for axis, size in enumerate(shape):
-            if size == traced:
-                shape[axis] = BATCH
+            if isinstance(size, ir.SymbolicDim) and size.value:
+                shape[axis] = traced.sub(BATCH, size.value)  # also in products: 49*s77
 
 
 def _strip_metadata(model: ir.Model) -> None:

@@ -11,12 +11,13 @@ def tidy(model: ir.Model) -> None:
     ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.IdentityEliminationPass(),
-        common.CommonSubexpressionEliminationPass(),
+        common.DeduplicateInitializersPass(size_limit=1 << 62),
     )(model)
     cancel_transposes(model.graph)
+    # Last: nodes become equal once their constants are shared and what stood before them is gone.
     ir.passes.Sequential(
+        common.CommonSubexpressionEliminationPass(),
         common.RemoveUnusedNodesPass(),
-        common.DeduplicateInitializersPass(size_limit=1 << 62),
         common.TopologicalSortPass(),
     )(model)
 
@@ -30,10 +31,11 @@ def cancel_transposes(graph: ir.Graph) -> None:
             continue
         p, q = permutation(inner), permutation(outer)
         source = inner.inputs[0]
-        if source is not None and [p[axis] for axis in q] == list(range(len(p))):
+        if source is not None and p and q and [p[axis] for axis in q] == list(range(len(p))):
             ir.convenience.replace_all_uses_with(outer.outputs[0], source)
 
 
 def permutation(node: ir.Node) -> list[int]:
-    """The `perm` of a Transpose."""
-    return list(node.attributes["perm"].as_ints())
+    """The `perm` of a Transpose; empty where it has none (the exporter always writes it)."""
+    perm = node.attributes.get("perm")
+    return list(perm.as_ints()) if perm is not None else []

@@ -23,16 +23,16 @@ class OutputFigures:
         self.name = name
         self._classes = classes
         self._elements = self._rows = self._agreeing = 0
-        self._sum = self._actual_squares = self._reference_squares = 0.0
+        self._origin = self._mean = self._spread_squares = 0.0  # the mean is counted from there
+        self._actual_squares = self._reference_squares = 0.0
         self._difference_squares = self._product = self._largest = 0.0
 
     def update(self, actual: Array, reference: Array) -> None:
         """Take in a batch of both, of equal shape (B, ...) and finite."""
         a, r = actual.astype(np.float64), reference.astype(np.float64)
         difference = a - r
-        self._elements += r.size
+        self._spread(r)
         self._rows += len(r)
-        self._sum += float(r.sum())
         self._reference_squares += float(np.vdot(r, r))
         self._actual_squares += float(np.vdot(a, a))
         self._product += float(np.vdot(a, r))
@@ -48,11 +48,10 @@ class OutputFigures:
             ValueError: nothing was taken in, or the reference is constant.
         """
         if not self._elements:
-            raise ValueError("nothing was compared")
-        mean = self._sum / self._elements
-        spread = math.sqrt(max(self._reference_squares / self._elements - mean * mean, 0.0))
+            raise ValueError(f"nothing of {self.name} was compared")
+        spread = math.sqrt(self._spread_squares / self._elements)
         if not spread > 0:
-            raise ValueError("the reference is constant: there is nothing to compare")
+            raise ValueError(f"the reference's {self.name} is constant: nothing can be told")
         lengths = math.sqrt(self._actual_squares * self._reference_squares)
         return OutputParity(
             name=self.name,
@@ -61,3 +60,16 @@ class OutputFigures:
             cosine=min(self._product / lengths, 1.0) if lengths > 0 else 0.0,
             top1_agreement=self._agreeing / self._rows if self._classes else None,
         )
+
+    def _spread(self, r: npt.NDArray[np.float64]) -> None:
+        # Chan's update: sums of squares lose a small spread beside a large mean, and could take
+        # a constant reference for one that varies.
+        if not self._elements:
+            self._origin = float(r.flat[0])
+        shifted = r - self._origin
+        mean = float(shifted.mean())
+        total = self._elements + r.size
+        between = (mean - self._mean) ** 2 * self._elements * r.size / total
+        self._spread_squares += float(np.square(shifted - mean).sum()) + between
+        self._mean += (mean - self._mean) * r.size / total
+        self._elements = total

@@ -69,7 +69,7 @@ def measure_parity(
         expected = reference(x)
         actual = runner.run({spec.name: fed.astype(spec.dtype)})
         for output in outputs:
-            pair = _pair(artefact, output, actual, expected, len(x))
+            pair = _pair(artefact, output, actual, expected, len(fed), len(x))
             figures[output.name].update(*pair)
         _nothing_else(artefact, actual, expected, figures)
         count += len(x)
@@ -114,7 +114,7 @@ def broken(result: OutputParity, tolerances: Tolerances) -> Iterator[str]:
 
 
 def _pair(
-    artefact: str, output: TensorSpec, actual: Outputs, expected: Outputs, rows: int
+    artefact: str, output: TensorSpec, actual: Outputs, expected: Outputs, fed: int, rows: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     where = f"parity of {artefact}, output {output.name}"
     if output.name not in actual:
@@ -123,13 +123,14 @@ def _pair(
         raise CheckFailed(f"{where}: the reference does not have it")
     if actual[output.name].dtype != np.dtype(output.dtype):
         raise CheckFailed(f"{where}: {actual[output.name].dtype}, expected {output.dtype}")
-    a, r = actual[output.name][:rows], expected[output.name]
-    if a.shape != r.shape:
-        raise CheckFailed(f"{where}: shape {a.shape}, the reference has {r.shape}")
-    for side, array in (("the artefact", a), ("the reference", r)):
-        if not np.isfinite(array).all():
+    a, r = actual[output.name], expected[output.name]
+    for side, array, batch in (("the artefact", a, fed), ("the reference", r, rows)):
+        shape = (batch, *output.dims[1:])
+        if array.shape != shape:
+            raise CheckFailed(f"{where}: {side} gives shape {array.shape}, declared is {shape}")
+        if not np.isfinite(array[:rows]).all():
             raise CheckFailed(f"{where}: {side} holds NaN or infinity")
-    return a, r
+    return a[:rows], r
 
 
 def _nothing_else(

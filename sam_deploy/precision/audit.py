@@ -14,7 +14,6 @@ from sam_deploy.manifest import PrecisionReport
 from sam_deploy.precision.islands import island_of
 from sam_deploy.recipe import Island, Precision
 
-_MATRIX_OPS = ("Conv", "Gemm", "MatMul")
 _NAMES: dict[int, str] = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 
 
@@ -29,19 +28,20 @@ def audit_precision(
     Types are inferred anew from the inputs and weights; what the graph says of itself is ignored.
 
     Raises:
-        PrecisionError: a Conv, MatMul or Gemm outside `islands` is not in `precision`, a Cast
-            stands elsewhere than at the graph's ends and islands, or the ends are not `io_dtype`.
+        PrecisionError: a node outside `islands` is not in `precision`, a Cast stands elsewhere
+            than at the graph's ends and islands, the ends are not `io_dtype`, or the types
+            contradict each other.
     """
     types = _inferred_types(model)
     groups: dict[str, dict[str, int]] = {}
     problems: list[str] = []
     for node in model.graph.node:
         # A Cast is where types change; a node's type is otherwise that of its first input.
-        dtype = _NAMES.get(types.get(node.input[0], 0), "other")
+        dtype = _NAMES.get(types.get(next(iter(node.input), ""), 0), "other")
         counts = groups.setdefault(node.op_type, {})
         counts[dtype] = counts.get(dtype, 0) + 1
         expected = "fp32" if island_of(node.name, islands) else precision
-        if node.op_type in _MATRIX_OPS and dtype != expected:
+        if node.op_type != "Cast" and dtype != expected:
             problems.append(f"{node.name} computes in {dtype}, expected {expected}")
     problems += _foreign_casts(model, islands)
     for value in [*model.graph.input, *model.graph.output]:
@@ -63,7 +63,10 @@ def _inferred_types(model: onnx.ModelProto) -> dict[str, int]:
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]
-    inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise PrecisionError(f"the graph's types contradict each other: {error}") from None
     values = [*inferred.input, *inferred.output, *inferred.value_info]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     types.update({weight.name: weight.data_type for weight in inferred.initializer})

@@ -59,9 +59,9 @@ def _check_islands(graph: ir.Graph, islands: Sequence[Island]) -> None:
 
 
 def _convert_weights(graph: ir.Graph, wanted: dict[ir.Node, ir.DataType]) -> None:
-    for name, value in graph.initializers.items():
-        used_in = {wanted[node] for node, _ in value.uses()}
-        if value.dtype != ir.DataType.FLOAT or ir.DataType.FLOAT16 not in used_in:
+    for name, value in list(graph.initializers.items()):
+        uses = [use for use in value.uses() if wanted[use[0]] == ir.DataType.FLOAT16]
+        if value.dtype != ir.DataType.FLOAT or not uses:
             continue
         assert value.const_value is not None
         weight = value.const_value.numpy()
@@ -71,8 +71,14 @@ def _convert_weights(graph: ir.Graph, wanted: dict[ir.Node, ir.DataType]) -> Non
                 f"weight {name} holds {largest:g}; FP16 ends at {FP16_MAX:g}. "
                 "Export in FP32, or list its module as an island in the recipe."
             )
-        value.const_value = ir.tensor(weight.astype(np.float16), name=name)
-        value.dtype = ir.DataType.FLOAT16
+        half = value
+        if len(uses) < len(value.uses()):  # an island reads it too: that keeps the FP32 values
+            half = ir.Value(name=f"{name}.fp16", shape=value.shape)
+        half.const_value = ir.tensor(weight.astype(np.float16), name=half.name)
+        half.dtype = ir.DataType.FLOAT16
+        graph.register_initializer(half)
+        for node, index in uses:
+            node.replace_input_with(index, half)
 
 
 class _Casts:
@@ -99,11 +105,14 @@ class _Casts:
                 continue
             name, producer = value.name, value.producer()
             assert producer is not None
-            cast = self._cast(value, dtype, f"{name}/Cast")
-            value.name = f"{producer.name}:0"
-            cast.outputs[0].name = name
-            self._graph.insert_after(producer, cast)
-            self._graph.outputs[index] = cast.outputs[0]
+            cast = self._made.get((value, dtype))  # an island in the graph may read it so already
+            if cast is None:
+                node = self._cast(value, dtype, f"{name}/Cast")
+                self._graph.insert_after(producer, node)
+                cast = node.outputs[0]
+            value.name = f"{producer.name}:{value.index()}"
+            cast.name = name
+            self._graph.outputs[index] = cast
 
     def _cast(self, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
         names = {node.name for node in self._graph}

@@ -6,11 +6,16 @@ The official classes, a pasted copy and our own all have the same parts under th
 
 from __future__ import annotations
 
-from typing import TypeVar
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
+from sam_deploy.rewrites._parts import (
+    activation,
+    depthwise,
+    layer_norm,
+    layer_scale,
+    part,
+    pointwise_conv,
+)
 from sam_deploy.rewrites._rule import Refused
 from sam_deploy.rewrites.static import (
     Pointwise,
@@ -21,16 +26,6 @@ from sam_deploy.rewrites.static import (
     StaticSAM,
 )
 
-Kind = TypeVar("Kind", bound=nn.Module)
-
-
-def part(module: nn.Module, name: str, kind: type[Kind]) -> Kind:
-    """The child `name` of `module`, which must be a `kind`; refused otherwise."""
-    child = getattr(module, name, None)
-    if not isinstance(child, kind):
-        raise Refused(f"{name} is {type(child).__name__}, expected {kind.__name__}")
-    return child
-
 
 def static_sam(module: nn.Module) -> StaticSAM:
     """SAM: v, s, local_conv_1.., proj0, bn, proj1, proj (spec, 'Computation')."""
@@ -40,14 +35,14 @@ def static_sam(module: nn.Module) -> StaticSAM:
     convs: list[nn.Conv2d] = []
     while hasattr(module, f"local_conv_{len(convs) + 1}"):
         name = f"local_conv_{len(convs) + 1}"
-        convs.append(_depthwise(module, name))
+        convs.append(depthwise(module, name))
     heads = getattr(module, "ca_num_heads", len(convs))
     if heads != len(convs):
         raise Refused(f"ca_num_heads is {heads}, but there are {len(convs)} local convolutions")
     sizes = {conv.in_channels for conv in convs}
     if len(sizes) != 1 or sum(conv.in_channels for conv in convs) != s.out_features:
         raise Refused(f"the heads' channels {sorted(sizes)} don't divide {s.out_features} evenly")
-    proj0, proj1 = _pointwise_conv(module, "proj0"), _pointwise_conv(module, "proj1")
+    proj0, proj1 = pointwise_conv(module, "proj0"), pointwise_conv(module, "proj1")
     if proj0.groups != s.out_features // heads:
         raise Refused(f"proj0 has {proj0.groups} groups, expected {s.out_features // heads}")
     return StaticSAM(
@@ -56,7 +51,7 @@ def static_sam(module: nn.Module) -> StaticSAM:
         heads=SeparateHeads(convs),
         proj0=proj0,
         bn=part(module, "bn", nn.BatchNorm2d),
-        act=_activation(module),
+        act=activation(module),
         proj1=proj1,
         proj=Pointwise.of(proj),
     )
@@ -72,7 +67,9 @@ def static_attention(module: nn.Module) -> StaticAttention:
         raise Refused(f"sa_num_heads is {heads}, expected a divisor of {q.out_features}")
     if kv.out_features != 2 * q.out_features:
         raise Refused(f"kv has {kv.out_features} outputs, expected {2 * q.out_features}")
-    scale = getattr(module, "scale", None)
+    scale = getattr(module, "scale", (q.out_features // heads) ** -0.5)
+    if not isinstance(scale, int | float):
+        raise Refused(f"scale is {type(scale).__name__}, expected a number")
     k_weight, v_weight = kv.weight.chunk(2)
     k_bias, v_bias = (None, None) if kv.bias is None else kv.bias.chunk(2)
     return StaticAttention(
@@ -80,8 +77,8 @@ def static_attention(module: nn.Module) -> StaticAttention:
         k=Pointwise(k_weight, k_bias),
         v=Pointwise(v_weight, v_bias),
         heads=heads,
-        scale=float(scale) if scale is not None else (q.out_features // heads) ** -0.5,
-        local_conv=_depthwise(module, "local_conv"),
+        scale=float(scale),
+        local_conv=depthwise(module, "local_conv"),
         proj=Pointwise.of(proj),
     )
 
@@ -91,8 +88,8 @@ def static_mlp(module: nn.Module) -> StaticMlp:
     holder = getattr(module, "dwconv", module)
     return StaticMlp(
         fc1=Pointwise.of(part(module, "fc1", nn.Linear)),
-        dwconv=_depthwise(module if isinstance(holder, nn.Conv2d) else holder, "dwconv"),
-        act=_activation(module),
+        dwconv=depthwise(module if isinstance(holder, nn.Conv2d) else holder, "dwconv"),
+        act=activation(module),
         fc2=Pointwise.of(part(module, "fc2", nn.Linear)),
     )
 
@@ -100,13 +97,15 @@ def static_mlp(module: nn.Module) -> StaticMlp:
 def static_block(module: nn.Module) -> StaticBlock:
     """The residual block: norm1, attn, norm2, mlp, and layer scale where it is a parameter."""
     attn = part(module, "attn", nn.Module)
+    norm1 = layer_norm(module, "norm1")
+    channels = norm1.normalized_shape[0]
     return StaticBlock(
-        norm1=layer_norm(module, "norm1"),
+        norm1=norm1,
         attn=static_sam(attn) if looks_like_sam(attn) else static_attention(attn),
-        gamma_1=_layer_scale(module, "gamma_1"),
+        gamma_1=layer_scale(module, "gamma_1", channels),
         norm2=layer_norm(module, "norm2"),
         mlp=static_mlp(part(module, "mlp", nn.Module)),
-        gamma_2=_layer_scale(module, "gamma_2"),
+        gamma_2=layer_scale(module, "gamma_2", channels),
     )
 
 
@@ -131,55 +130,3 @@ def looks_like_block(module: nn.Module) -> bool:
     if not (isinstance(attn, nn.Module) and isinstance(mlp, nn.Module)):
         return False
     return looks_like_mlp(mlp) and (looks_like_sam(attn) or looks_like_attention(attn))
-
-
-def layer_norm(module: nn.Module, name: str) -> nn.LayerNorm:
-    """The LayerNorm `name` over one dimension, with an affine; refused otherwise."""
-    norm = part(module, name, nn.LayerNorm)
-    if len(norm.normalized_shape) != 1 or norm.weight is None:
-        raise Refused(f"{name} is not a LayerNorm over the channels with a scale")
-    return norm
-
-
-def _depthwise(module: object, name: str) -> nn.Conv2d:
-    conv = getattr(module, name, None)
-    if not isinstance(conv, nn.Conv2d):
-        raise Refused(f"{name} is {type(conv).__name__}, expected Conv2d")
-    same = all(size % 2 for size in conv.kernel_size) and conv.padding in (
-        "same",
-        tuple(size // 2 for size in conv.kernel_size),
-    )
-    if (
-        not (conv.groups == conv.in_channels == conv.out_channels)
-        or not same
-        or conv.padding_mode != "zeros"
-        or conv.stride != (1, 1)
-        or conv.dilation != (1, 1)
-    ):
-        raise Refused(f"{name} is not a depthwise convolution that keeps the image's size: {conv}")
-    return conv
-
-
-def _pointwise_conv(module: nn.Module, name: str) -> nn.Conv2d:
-    conv = part(module, name, nn.Conv2d)
-    if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.padding not in ((0, 0), "same"):
-        raise Refused(f"{name} is not a 1x1 convolution: {conv}")
-    return conv
-
-
-def _activation(module: nn.Module) -> nn.Module:
-    act = getattr(module, "act", None)
-    if act is None:
-        return nn.GELU()  # pasted copies may call F.gelu; the probe tells if it is something else
-    if not isinstance(act, nn.Module) or any(True for _ in act.parameters()):
-        raise Refused(f"act is {type(act).__name__}, expected a module without parameters")
-    return act
-
-
-def _layer_scale(module: nn.Module, name: str) -> Tensor | None:
-    gamma = getattr(module, name, 1.0)
-    if isinstance(gamma, torch.Tensor):
-        return gamma.detach()
-    if gamma == 1.0:
-        return None
-    raise Refused(f"{name} is {gamma!r}, expected a tensor or 1.0")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from sam_deploy.rewrites._recognise import layer_norm, part, static_block
+from sam_deploy.rewrites._parts import layer_norm, part
+from sam_deploy.rewrites._recognise import static_block
 from sam_deploy.rewrites._rule import Refused
 from sam_deploy.rewrites.static import StaticBlock, StaticEmbed, StaticSMT
 from sam_deploy.rewrites.static.smt import Output

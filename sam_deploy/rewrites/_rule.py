@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -44,29 +44,33 @@ class RuleLog:
 
 
 def apply_rule(
-    root: nn.Module, rule: Rule[Any], options: RewriteOptions
+    root: nn.Module, rule: Rule[Any], options: RewriteOptions, uncalled: Container[nn.Module] = ()
 ) -> tuple[nn.Module, RuleLog]:
     """Apply `rule` wherever its pattern stands in `root`, outermost first.
 
+    `uncalled` are modules whose forward nothing calls, so that nothing is known of it: the
+    network around them uses their parts, or they are not in use. They are refused.
     A module that was rewritten is not descended into; one that stands in several places is
     rewritten once and put in all of them.
     """
     log = RuleLog(rule.name)
-    done: dict[int, nn.Module] = {}
+    done: dict[nn.Module, nn.Module] = {}
 
     def visit(module: nn.Module, path: str) -> nn.Module:
-        if id(module) in done:
-            return done[id(module)]
+        if module in done:
+            return done[module]
         replacement = module
         rewritten = False
         if isinstance(module, rule.kind) and rule.pattern(module, options):
             try:
+                if module in uncalled:
+                    raise Refused("its forward is not called on the example inputs")
                 replacement = rule.rewrite(module, options)
                 rewritten = True
                 log.fired.append(path)
             except Refused as refusal:
                 log.refused.append((path, str(refusal)))
-        done[id(module)] = replacement
+        done[module] = replacement
         if not rewritten:
             for name, child in list(module._modules.items()):
                 if child is not None:

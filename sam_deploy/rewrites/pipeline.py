@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam_deploy.errors import InputError, RewriteError
 from sam_deploy.report import Refusal, RewriteReport, RuleReport
 from sam_deploy.rewrite_options import RewriteOptions
-from sam_deploy.rewrites._probe import FLOAT64_TOLERANCE, tensors, worst_difference
+from sam_deploy.rewrites._probe import FLOAT64_TOLERANCE, worst_difference
 from sam_deploy.rewrites._rule import Rule, RuleLog, apply_rule
+from sam_deploy.rewrites._run import Run, float64_copy, run, tensors
 from sam_deploy.rewrites.rules import (
     dense_aggregation,
     fold_attention_scale,
@@ -57,87 +56,78 @@ def rewrite(
 
     Raises:
         RewriteError: a rule changed the function: relative RMS above 1e-10 in float64.
-        InputError: `module` does not run on `example_inputs`, or gives constants on them.
+        InputError: `module` does not run on `example_inputs`, these or its outputs are constant, or
+            outputs are NaN or infinite.
     """
     options = options or RewriteOptions()
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    working = _float64_copy(module)
+    first = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     inputs = pytree.tree_map_only(Tensor, _to_float64, example_inputs)
     try:
-        reference = _run(working, inputs)
+        working = float64_copy(module)
+        reference = run(working, inputs)
     except Exception as error:
         raise InputError(
             f"the module does not run in float64 on the example inputs: {type(error).__name__}: "
             f"{error}. Check the inputs' shapes, and that forward makes no tensor of a fixed dtype."
         ) from error
-    if all(output.numel() < 2 or output.std() == 0 for output in reference.outputs):
-        raise InputError(
-            "the module's outputs on the example inputs are constant (or there are none), so "
-            "comparing them would prove nothing. Give random example inputs."
-        )
-    inference_only.forget_stored(working)
+    _check_tells(tensors(inputs), tensors(reference.outputs))
+    uncalled = {m for path, m in working.named_modules() if path not in reference.called}
 
     before = count = reference.operators
     logs: list[RuleLog] = []
     counts: list[int] = []
     for rule in PIPELINE:
-        working, log = apply_rule(working, rule, options)
+        working, log = apply_rule(working, rule, options, uncalled)
         logs.append(log)
         if log.fired:
             count = _held(working, inputs, reference, logs)
         counts.append(count)
-    return working.to(dtype).eval(), _report(before, logs, counts)
+    return working.to(first.device, first.dtype).eval(), _report(before, logs, counts)
 
 
-class _Run(NamedTuple):
-    """What one forward pass gave, and how many operators it ran."""
-
-    outputs: list[Tensor]
-    operators: int
-
-
-class _OperatorCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operators that PyTorch dispatches."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operators = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operators += 1
-        return func(*args, **(kwargs or {}))
+def _check_tells(inputs: list[Tensor], outputs: list[Tensor]) -> None:
+    """Refuse inputs and outputs on which wrong and right could look the same."""
+    floats = [x for x in inputs if x.is_floating_point()]
+    if (floats and all(map(_constant, floats))) or all(map(_constant, outputs)):
+        raise InputError(
+            "the example inputs or the module's outputs on them are constant (or there are no "
+            "outputs), so comparing would prove nothing. Give random example inputs."
+        )
+    if not all(output.isfinite().all() for output in outputs):
+        raise InputError(
+            "the module's outputs on the example inputs hold NaN or infinity, which cannot be "
+            "compared. Check its weights, or give example inputs on which it is finite."
+        )
 
 
-def _run(module: nn.Module, inputs: tuple[Any, ...]) -> _Run:
-    with torch.no_grad(), _OperatorCount() as count:
-        outputs = module(*inputs)
-    return _Run(tensors(outputs), count.operators)
+def _constant(x: Tensor) -> bool:
+    return x.numel() < 2 or bool((x == x.flatten()[0]).all())
 
 
-def _held(module: nn.Module, inputs: tuple[Any, ...], reference: _Run, logs: list[RuleLog]) -> int:
+def _held(module: nn.Module, inputs: tuple[Any, ...], reference: Run, logs: list[RuleLog]) -> int:
     """Hold the module against the untouched one; the operators that it ran."""
-    run = _run(module, inputs)
-    difference = worst_difference(run.outputs, reference.outputs)
+    *earlier, last = logs
+    before = ", ".join(log.rule for log in earlier if log.fired) or "none"
+    where = f"It fired at {', '.join(last.fired[:5])}; rules before it: {before}."
+    try:
+        result = run(module, inputs)
+    except Exception as error:
+        raise RewriteError(
+            f"after rule {last.rule} the module fails: {type(error).__name__}: {error}. {where} "
+            "Does the network reach into one of these for more than its output?"
+        ) from error
+    difference = worst_difference(tensors(result.outputs), tensors(reference.outputs))
     if not difference <= FLOAT64_TOLERANCE:
-        *earlier, last = logs
-        before = ", ".join(log.rule for log in earlier if log.fired) or "none"
         raise RewriteError(
             f"rule {last.rule} changed what the module computes: relative RMS {difference:.1e} in "
-            f"float64, allowed {FLOAT64_TOLERANCE:.0e}. It fired at {', '.join(last.fired[:5])}; "
-            f"rules before it: {before}. This is a bug in the rule: please report it."
+            f"float64, allowed {FLOAT64_TOLERANCE:.0e}. {where} This is a bug in the rule (unless "
+            "the module is random): please report it."
         )
-    return run.operators
-
-
-def _float64_copy(module: nn.Module) -> nn.Module:
-    # Tensors that a forward stored carry a graph and refuse to be copied: let the copy share them.
-    stored = (v for m in module.modules() for v in vars(m).values() if isinstance(v, Tensor))
-    memo: dict[int, Any] = {id(tensor): tensor.detach() for tensor in stored}
-    return copy.deepcopy(module, memo).double().eval()
+    return result.operators
 
 
 def _to_float64(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
+    return tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()
 
 
 def _report(before: int, logs: list[RuleLog], counts: list[int]) -> RewriteReport:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_deploy.bundle import MODEL, read_bundle
-from sam_deploy.errors import InputError
+from sam_deploy.errors import BundleError, InputError
 from sam_deploy.images import open_image
 from sam_deploy.manifest import Manifest, TensorSpec
 from sam_deploy.runtime.onnx_runner import FloatArray, OnnxRunner
@@ -49,7 +49,7 @@ class Engine:
             InputError: another shape or not a float array.
         """
         spec = self.manifest.inputs[0]
-        array = _checked(np.asarray(x), spec)
+        array = _checked(_array(x), spec)
         outputs = self._runner.run({spec.name: array})
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
@@ -61,7 +61,8 @@ class Engine:
         Images go through the recorded preprocessing, a few at a time.
 
         Raises:
-            InputError: the bundle is no classifier, an image cannot be read, or `top` is below 1.
+            InputError: the bundle is no classifier, an image cannot be read or is neither path
+                nor PIL image, or `top` is below 1.
         """
         from PIL.Image import Image as PilImage
 
@@ -73,6 +74,12 @@ class Engine:
         if top < 1:
             raise InputError(f"top is {top}; expected 1 or more")
         listed = [images] if isinstance(images, PilImage | str | Path) else list(images)
+        for image in listed:
+            if not isinstance(image, PilImage | str | Path):
+                raise InputError(
+                    f"classify takes PIL images and paths, not {type(image).__name__}; "
+                    "call the engine itself on arrays."
+                )
         predictions: list[list[Prediction]] = []
         size = self._fixed_batch or _CLASSIFY_BATCH
         for start in range(0, len(listed), size):
@@ -97,7 +104,10 @@ class Engine:
         if not self.manifest.recipe.softmax:
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
             scores /= scores.sum(axis=1, keepdims=True)
-        return [[self._prediction(row, i) for i in np.argsort(-row)[:top]] for row in scores]
+        return [
+            [self._prediction(row, i) for i in np.argsort(-row, kind="stable")[:top]]
+            for row in scores
+        ]
 
     def _prediction(self, row: npt.NDArray[np.float64], index: Any) -> Prediction:
         names = self.manifest.class_names
@@ -114,7 +124,22 @@ def load(path: str | Path) -> Engine:
     """
     folder = Path(path)
     manifest = read_bundle(folder)
-    return Engine(manifest, OnnxRunner(folder / MODEL))
+    runner = OnnxRunner(folder / MODEL)
+    declared = [[tensor.name for tensor in side] for side in (manifest.inputs, manifest.outputs)]
+    found = [runner.input_names, runner.output_names]
+    if declared != found:
+        raise BundleError(
+            f"{folder / MODEL} has the inputs and outputs {found}, its manifest declares "
+            f"{declared}. Export it again."
+        )
+    return Engine(manifest, runner)
+
+
+def _array(x: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged; a tensor elsewhere than on CPU
+        raise InputError(f"the input cannot be made an array: {error}") from None
 
 
 def _checked(x: npt.NDArray[Any], spec: TensorSpec) -> FloatArray:

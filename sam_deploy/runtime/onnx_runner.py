@@ -14,6 +14,22 @@ from sam_deploy.errors import BundleError, MachineError
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
+def require_onnxruntime() -> Any:
+    """The onnxruntime package; which of its builds is installed is the user's choice.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MachineError(
+            "onnxruntime is not installed. Run: pip install 'sam-deploy[cpu]' "
+            "(or [cuda] on a machine with a GPU)."
+        ) from None
+    return onnxruntime
+
+
 class OnnxRunner:
     """Runs the ONNX file `path`: arrays by input name in, arrays by output name out.
 
@@ -23,13 +39,7 @@ class OnnxRunner:
     """
 
     def __init__(self, path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise MachineError(
-                "onnxruntime is not installed. Run: pip install 'sam-deploy[cpu]' "
-                "(or [cuda] on a machine with a GPU)."
-            ) from None
+        onnxruntime = require_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:

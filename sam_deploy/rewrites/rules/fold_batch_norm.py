@@ -7,6 +7,8 @@ with the running mean m and variance of evaluation mode.
 
 from __future__ import annotations
 
+import itertools
+
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -28,14 +30,18 @@ def _rewrite(module: nn.Module, _: RewriteOptions) -> nn.Module:
         module.bn = None
         return module
     convs = module.get_submodule(str(module.name))
-    if not isinstance(convs, nn.Sequential):
+    if type(convs) is not nn.Sequential:
         raise Refused("its BatchNorm does not stand in a Sequential, behind a convolution")
-    steps = list(convs)
-    for index in range(1, len(steps)):
-        before, norm = steps[index - 1], steps[index]
-        if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            convs[index - 1] = _fused(before, norm)
-            convs[index] = nn.Identity()
+    pairs = [
+        (index, before, norm)
+        for index, (before, norm) in enumerate(itertools.pairwise(convs))
+        if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    ]
+    if not pairs:
+        raise Refused("its BatchNorm does not stand behind a convolution")
+    for index, before, norm in pairs:
+        convs[index] = _fused(before, norm)
+        convs[index + 1] = nn.Identity()
     return module
 
 

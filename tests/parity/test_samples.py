@@ -1,0 +1,90 @@
+"""Samples come in batches, the same at every call, and are hashed as used."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_deploy.errors import InputError
+from sam_deploy.parity import folder_samples, normal_samples, synthetic_samples
+from sam_deploy.parity.samples import SamplesHash
+from sam_deploy.preprocess import Preprocessing
+
+PREPROCESSING = Preprocessing.for_size(64, 64)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.RandomState(0)
+    for name in ("b.png", "a.png", "sub/c.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.randint(0, 256, (70, 90, 3), dtype=np.uint8)).save(path)
+    return tmp_path
+
+
+def sources(folder):
+    return [
+        normal_samples(3, 4, 5),
+        synthetic_samples(3, PREPROCESSING),
+        folder_samples(folder, PREPROCESSING),
+    ]
+
+
+def test_what_they_are_is_said(folder):
+    found = [(samples.kind, samples.count) for samples in sources(folder)]
+    assert found == [("seeded normal", 3), ("synthetic", 3), ("folder", 3)]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, [1, 1, 1]), (2, [2, 1]), (3, [3]), (8, [3])])
+def test_batches_are_full_but_for_the_last(size, expected):
+    batches = list(normal_samples(3, 4, 5).batches(size))
+    assert [len(batch) for batch in batches] == expected
+    assert all(batch.shape[1:] == (4, 5) and batch.dtype == np.float32 for batch in batches)
+
+
+def test_every_iteration_gives_the_same_whatever_the_batch(folder):
+    for samples in sources(folder):
+        whole = np.concatenate(list(samples.batches(3)))
+        again = np.concatenate(list(samples.batches(2)))
+        np.testing.assert_array_equal(whole, again)
+        assert len(whole) == samples.count
+        assert len({row.tobytes() for row in whole}) == samples.count
+
+
+def test_images_go_through_the_preprocessing_in_order(folder):
+    (batch,) = folder_samples(folder, PREPROCESSING).batches(3)
+    for row, name in zip(batch, ("a.png", "b.png", "sub/c.png"), strict=True):
+        np.testing.assert_array_equal(row, PREPROCESSING.apply(Image.open(folder / name)))
+
+
+def test_no_samples_are_no_batches():
+    assert list(normal_samples(0, 4).batches(2)) == []
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no image"):
+        folder_samples(tmp_path, PREPROCESSING)
+
+
+def test_the_hash_is_of_the_values_not_of_the_batches():
+    samples = normal_samples(5, 4, 5)
+    hashes = set()
+    for size in (1, 2, 5):
+        used = SamplesHash()
+        for batch in samples.batches(size):
+            used.update(batch)
+        hashes.add(used.hexdigest())
+    whole = np.concatenate(list(samples.batches(5)))
+    assert hashes == {hashlib.sha256(whole.tobytes()).hexdigest()}
+
+
+def test_the_hash_sees_a_changed_and_a_strided_value():
+    whole = np.concatenate(list(normal_samples(5, 4, 5).batches(5)))
+    plain, strided, changed = SamplesHash(), SamplesHash(), SamplesHash()
+    plain.update(whole)
+    strided.update(np.asfortranarray(whole))
+    whole[4, 3, 2] = np.nextafter(whole[4, 3, 2], np.float32(9))
+    changed.update(whole)
+    assert plain.hexdigest() == strided.hexdigest() != changed.hexdigest()
