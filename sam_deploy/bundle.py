@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -131,12 +132,23 @@ def publish(folder: Path, target: Path, manifest: Manifest, *, force: bool) -> N
 def set_aside(folder: Path, target: Path) -> Path:
     """Move the staged `folder` of a refused export to `<target>.rejected`, and say where it is.
 
-    It holds no manifest, so nothing loads it. An earlier rejected export gives way.
+    It holds no manifest, so nothing loads it. An earlier rejected export gives way; anything else
+    of that name stays, and a number is added.
     """
-    rejected = target.with_name(f"{target.name}.rejected")
-    shutil.rmtree(rejected, ignore_errors=True)
-    folder.rename(rejected)
-    return rejected
+    for number in itertools.count(1):
+        rejected = target.with_name(f"{target.name}.rejected{'' if number == 1 else f'-{number}'}")
+        if _is_rejected_export(rejected):
+            shutil.rmtree(rejected)
+        if not (rejected.exists() or rejected.is_symlink()):
+            folder.rename(rejected)
+            return rejected
+    raise AssertionError("unreachable")
+
+
+def _is_rejected_export(folder: Path) -> bool:
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return {path.name for path in folder.iterdir()} <= {MODEL, PARITY}
 
 
 def read_bundle(folder: Path) -> Manifest:

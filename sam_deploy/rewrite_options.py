@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -23,11 +23,17 @@ class RewriteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Linear maps as 1x1 convolutions on images, or as MatMul or Gemm on tokens."""
 
     def __post_init__(self) -> None:
-        """Refuse the one combination that leaves a shuffle behind.
+        """Refuse an unknown form, and the one combination that leaves a shuffle behind.
 
         Raises:
-            ValueError: separate heads with grouped aggregation.
+            ValueError: naming the field and what it takes (msgspec adds the path).
         """
+        for field, annotation in get_type_hints(type(self)).items():
+            forms, given = get_args(annotation), getattr(self, field)
+            if given not in forms:
+                raise ValueError(
+                    f"{field} is {given!r}, expected one of {', '.join(map(repr, forms))}"
+                )
         if self.heads == "separate" and self.aggregation == "grouped":
             raise ValueError(
                 "heads = 'separate' needs aggregation = 'dense': between separate heads and a "

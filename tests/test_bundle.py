@@ -252,6 +252,18 @@ def test_rejected_files_give_way_to_the_next(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["name.rejected"]
 
 
+def test_what_is_set_aside_spares_foreign_folders(tmp_path):
+    target = tmp_path / "name"
+    foreign = tmp_path / "name.rejected"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
+    with staged(target) as folder:
+        (folder / "model.onnx").write_text("refused")
+        kept = set_aside(folder, target)
+    assert kept.name == "name.rejected-2"
+    assert (foreign / "notes.txt").read_text() == "mine"
+
+
 def test_targets(bundle, tmp_path):
     check_target(tmp_path / "new" / "deep" / "name", force=False)
     check_target(bundle, force=True)

@@ -462,3 +462,9 @@ def test_a_broken_rule_is_caught_and_named(name, monkeypatch):
     monkeypatch.setattr(pipeline, "PIPELINE", rules)
     with pytest.raises(RewriteError, match=f"rule {name} changed what the module computes"):
         rewrite(module, (images(),), options)
+
+
+@pytest.mark.parametrize("field", RewriteOptions.__struct_fields__)
+def test_an_unknown_form_is_no_default(field):
+    with pytest.raises(ValueError, match=f"{field} is 'cnv', expected one of"):
+        RewriteOptions(**{field: "cnv"})
