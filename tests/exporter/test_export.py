@@ -6,6 +6,7 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -79,7 +80,9 @@ def test_the_manifest_is_true(exported, case):
     recipe, export = exported(case)
     manifest = read_bundle(export.bundle)
     assert manifest == export.manifest
-    assert manifest.recipe == recipe
+    # of this machine only the file's name is kept
+    weights = recipe.weights and Path(recipe.weights).name
+    assert manifest.recipe == msgspec.structs.replace(recipe, weights=weights)
     assert manifest.name == export.bundle.name == recipe.name
     assert names(export.bundle.parent) == [recipe.name]
     assert names(export.bundle) == ["manifest.json", "model.onnx", "parity.json"]
