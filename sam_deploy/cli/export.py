@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def _export(arguments: argparse.Namespace) -> None:
         else:
             print_rows(plan_rows(recipe, target))
         return
+    # Before torch is loaded: its waiting threads must not spin. On a machine that is busy, or has
+    # fewer cores than it shows (a container's quota), a rewrite of seconds would take minutes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from sam_deploy.cli._progress import StderrProgress
     from sam_deploy.exporter import export_recipe
 
