@@ -21,17 +21,17 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-export: $(READY) ## the main job: export smt_t in FP16 to engines/
-	$(BIN)/sam-export --model smt_t --fp16 --force
+export: $(READY) ## the main job: export smt_t in FP16 to engines/ (again: ARGS=--force)
+	$(BIN)/sam-export --model smt_t --fp16 $(ARGS)
 
 test: $(READY) ## the tests (15 minutes on 2 cores at most)
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) -m "not slow"
 
-test-full: $(READY) ## all tests that need no GPU, the slow ones too
-	$(PYTEST) -m "not gpu"
+test-full: $(READY) ## all tests, the slow ones too
+	$(PYTEST)
 
 check: lint ## lint, types and the fast tests (under 2 minutes)
-	$(PYTEST) -m "not slow and not gpu and not export"
+	$(PYTEST) -m "not slow and not export"
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -42,12 +42,18 @@ format: $(READY) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-gpu: $(READY) ## what only a GPU can show: parity and speed there, receipts in engines/receipts/
-	$(BIN)/python benchmarks/receipts.py --gpu
+gpu: ## what only a GPU can show: parity and speed there, receipts in engines/receipts/
+	@command -v nvidia-smi >/dev/null || { echo "error: this machine has no NVIDIA GPU (no nvidia-smi)" >&2; exit 3; }
+	$(PYTHON) -m venv $(VENV)-gpu
+	grep -v '^onnxruntime==' requirements.lock > $(VENV)-gpu/lock
+	$(VENV)-gpu/bin/python -m pip install --quiet -r $(VENV)-gpu/lock "onnxruntime-gpu[cuda,cudnn]"
+	$(VENV)-gpu/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(VENV)-gpu/bin/python benchmarks/receipts.py --gpu
 
-bench: $(READY) ## time the rewrites on this CPU, and keep receipts in engines/receipts/
-	$(BIN)/python benchmarks/forms.py
+bench: $(READY) ## what the published tables are made of: forms, receipts and import time on this CPU
+	$(BIN)/python benchmarks/forms.py --out benchmarks/results/forms-smt_t-x86-2core.json
 	$(BIN)/python benchmarks/receipts.py
+	$(BIN)/python benchmarks/import_time.py
 
 docs: $(READY) ## write the generated tables of README, export/ and engines/
 	$(BIN)/python docs/generate.py

@@ -45,6 +45,8 @@ def _make_onnx(path: str, provider: str) -> Runner:
     options.intra_op_num_threads = THREADS
     # Waiting contestants must not spin on the cores of the one that runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider.startswith("CUDA"):
+        onnxruntime.preload_dlls()
     session = onnxruntime.InferenceSession(path, options, providers=[provider])
     if session.get_providers()[0] != provider:
         raise SystemExit(f"{provider} did not start; ONNX Runtime has {session.get_providers()}")

@@ -86,6 +86,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = create_model(arguments.model)
     ratios: dict[str, dict[str, float]] = {}
+    spreads_ms: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         written = export_all(model, arguments.size, Path(folder))
         contestants = {name: onnx_contestant(path) for name, (path, _) in written.items()}
@@ -97,6 +98,7 @@ def main() -> None:
             times = race(contestants, x, reference, rounds=arguments.rounds, tolerance=1e-4)
             for name, timing in times.items():
                 ratio = times[BASELINE].median_ms / timing.median_ms
+                spreads_ms.setdefault(name, {})[f"batch {batch}"] = timing.spread_ms
                 ratios.setdefault(name, {})[f"batch {batch}"] = round(ratio, 3)
     order = sorted(ratios, key=lambda name: -min(ratios[name].values()))
     head = " ".join(RewriteOptions.__struct_fields__)
@@ -112,6 +114,7 @@ def main() -> None:
             "figure": f"speed relative to '{BASELINE}' in the same run; above 1 is faster",
             "nodes": {name: nodes for name, (_, nodes) in written.items()},
             "ratios": ratios,
+            "spreads_ms": spreads_ms,
         }
         arguments.out.write_bytes(
             msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"

@@ -25,14 +25,15 @@ from sam_deploy.bundle import MODEL
 from sam_deploy.cli._progress import StderrProgress
 from sam_deploy.errors import EXIT_MACHINE_LACKS
 from sam_deploy.exporter import export_recipe, subject_from_recipe
-from sam_deploy.exporter.export import BUILT_IN_SAMPLES, PARITY_BATCH
+from sam_deploy.exporter.export import BUILT_IN_SAMPLES
+from sam_deploy.exporter.gate import PARITY_BATCH
 from sam_deploy.parity import measure_parity, normal_samples, synthetic_samples
 from sam_deploy.recipe import Recipe, read_recipe, recipes_folder
 from sam_deploy.runtime import OnnxRunner
+from sam_deploy.runtime.onnx_runner import CPU, CUDA
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 15
-CUDA = "CUDAExecutionProvider"
 Array = np.ndarray[Any, Any]
 
 
@@ -67,7 +68,7 @@ def receipt(recipe: Recipe, device: str) -> dict[str, Any]:
     """Export `recipe`, measure it on `device`, and say all that is worth keeping."""
     done = export_recipe(recipe, out=ROOT / "engines", force=True, progress=StderrProgress())
     manifest, subject = done.manifest, subject_from_recipe(recipe)
-    provider = CUDA if device == "cuda" else "CPUExecutionProvider"
+    provider = CUDA if device == "cuda" else CPU
     parity = manifest.parity[0]
     if device == "cuda":
         samples = (

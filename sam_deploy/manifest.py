@@ -53,6 +53,13 @@ class GraphInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     operators: dict[str, int]
 
 
+class LargestValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The largest |x| that the graph carries in FP16, measured in FP32, and the value's name."""
+
+    name: str
+    value: float
+
+
 class PrecisionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the audit found: for each operator how many nodes compute in which type."""
 
@@ -60,6 +67,7 @@ class PrecisionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     io_dtype: Precision
     islands: list[Island]
     types_by_op: dict[str, dict[str, int]]
+    largest: LargestValue | None = None
 
 
 class OutputParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

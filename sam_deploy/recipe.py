@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,35 +18,28 @@ from sam_deploy.validation import is_plain_name, struct_from_dict
 
 Precision = Literal["fp32", "fp16"]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Positive = Annotated[float, Meta(gt=0)]
 
 
 class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What parity is held to, per output, over all validation images. Set before measuring."""
+    """What parity is held to, per output, over all validation images. Set before measuring.
 
-    relative_rms: Positive
+    The bounds are such that a model which ignores its input cannot keep them.
+    """
+
+    relative_rms: Annotated[float, Meta(gt=0, le=0.1)]
     """RMS of the difference over the standard deviation of the reference, at most."""
-    max_error: Positive
-    """Largest absolute difference over the standard deviation of the reference, at most."""
-    cosine: Fraction
+    max_error: Annotated[float, Meta(gt=0, le=0.5)]
+    """Largest absolute difference over the range of the reference (maximum less minimum), at most:
+    the standard deviation would judge a few large probabilities by many small ones."""
+    cosine: Annotated[float, Meta(ge=0.9, le=1)]
     """Cosine between all outputs and the reference's, at least."""
     top1_agreement: Fraction
     """Fraction of images whose first class is the reference's, at least (classifiers only)."""
 
-    def __post_init__(self) -> None:
-        """Refuse what no figure could break.
-
-        Raises:
-            ValueError: naming the field.
-        """
-        for field in ("relative_rms", "max_error"):
-            if not math.isfinite(getattr(self, field)):
-                raise ValueError(f"{field} = {getattr(self, field)} must be finite")
-
 
 DEFAULT_TOLERANCES: dict[Precision, Tolerances] = {
     "fp32": Tolerances(relative_rms=1e-5, max_error=1e-4, cosine=0.99999, top1_agreement=1.0),
-    "fp16": Tolerances(relative_rms=3e-3, max_error=3e-2, cosine=0.9999, top1_agreement=0.9),
+    "fp16": Tolerances(relative_rms=3e-3, max_error=1e-2, cosine=0.9999, top1_agreement=0.95),
 }
 
 
@@ -125,7 +117,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(
                 f"image size {self.size_label} is below {MIN_IMAGE_PX}x{MIN_IMAGE_PX} pixels"
             )
-        for field in ("softmax", "class_names"):
+        for field in ("softmax", "class_names", "num_classes"):
             if self.features and getattr(self, field):
                 raise ValueError(
                     f"features and {field} exclude each other: feature maps have no classes"
@@ -232,5 +224,5 @@ def shipped_recipe(model: str, precision: Precision, size: tuple[int, int] | Non
         exact = folder / f"{model}-{precision}-{size_label(size)}.toml"
         if exact.is_file():
             return exact
-    found = sorted(folder.glob(f"{model}-{precision}-*.toml"))
-    return found[0] if found else None
+    found = folder.glob(f"{model}-{precision}-*.toml")
+    return min(found, key=lambda path: (len(path.name), path.name), default=None)

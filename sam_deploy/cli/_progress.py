@@ -30,19 +30,30 @@ class StderrProgress(Progress):
     def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
         """A stage of the work; yields what to call with each number of `total` steps done."""
         start = time.monotonic()
-        if sys.stderr.isatty():
+        terminal = sys.stderr.isatty()
+        if terminal:
             with self._bar(counted=total is not None) as bar:
                 task = bar.add_task(name, total=total)
                 yield lambda steps: bar.advance(task, steps)
         else:
-            yield lambda steps: None
+            _say(f"{name:10} ")  # now, so that a log shows what is being waited for
+            try:
+                yield lambda steps: None
+            except BaseException:
+                _say("\n")
+                raise
         now = time.monotonic()
-        line = f"{name:10} {now - start:6.1f} s   {now - self._start:6.1f} s in all\n"
-        with suppress(OSError):  # nobody listens: no reason to give up the work
-            sys.stderr.write(line)
+        times = f"{now - start:6.1f} s   {now - self._start:6.1f} s in all\n"
+        _say(f"{name:10} {times}" if terminal else times)
 
     def _bar(self, *, counted: bool) -> Bar:
         columns = [SpinnerColumn(), TextColumn("{task.description:10}")]
         if counted:
             columns += [BarColumn(), MofNCompleteColumn()]
         return Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # nobody listens: no reason to give up the work
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -59,7 +59,7 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def _base(arguments: argparse.Namespace) -> dict[str, Any]:
-    model = arguments.model or _model_of(arguments.weights)
+    model = arguments.model or _model_of(arguments.weights, ema=arguments.ema)
     if model.endswith(".toml"):
         raise InputError(f"{model} is a recipe's path: give it without --model.")
     if model != architecture.SAM:
@@ -72,7 +72,7 @@ def _base(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"model": model, "precision": precision, "image_size": list(size)}
 
 
-def _model_of(weights: Path | None) -> str:
+def _model_of(weights: Path | None, *, ema: bool) -> str:
     if weights is None:
         raise InputError(
             "say what to export: --model NAME, --weights CHECKPOINT, or a recipe's path. "
@@ -81,7 +81,7 @@ def _model_of(weights: Path | None) -> str:
     from sam_deploy.models.checkpoint import read_checkpoint
     from sam_deploy.models.fit import infer
 
-    fit = infer(read_checkpoint(weights))
+    fit = infer(read_checkpoint(weights, ema=ema))
     if fit is None or fit.name is None:
         raise InputError(
             f"{weights} has the shapes of no known model "
@@ -114,17 +114,22 @@ def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str
     return data
 
 
-def plan_rows(recipe: Recipe, target: Path) -> list[tuple[str, str]]:
+def plan_rows(recipe: Recipe, target: Path, data: Path | None) -> list[tuple[str, str]]:
     """What an export of `recipe` would do, for `--dry-run`."""
     height, width = recipe.image_size
     limits = recipe.tolerances
     return [
         ("bundle", str(target)),
         ("model", recipe.model),
-        ("weights", recipe.weights or "random, seeded"),
+        ("weights", (recipe.weights or "random, seeded") + (", EMA copy" if recipe.ema else "")),
+        ("output", _output(recipe)),
         ("precision", f"{recipe.precision}, inputs and outputs {recipe.io_dtype}"),
         ("size", f"{size_label(recipe.image_size)} (height {height}, width {width})"),
         ("batch", str(recipe.batch or "dynamic")),
+        (
+            "data",
+            str(data) if data else "seeded normal tokens" if recipe.is_sam else "built-in images",
+        ),
         (
             "rewrites",
             ", ".join(f"{k} {v}" for k, v in msgspec.to_builtins(recipe.rewrites).items()),
@@ -136,3 +141,12 @@ def plan_rows(recipe: Recipe, target: Path) -> list[tuple[str, str]]:
             f"{limits.top1_agreement:g}",
         ),
     ]
+
+
+def _output(recipe: Recipe) -> str:
+    if recipe.is_sam:
+        return "tokens"
+    if recipe.features:
+        return "four feature maps"
+    classes = "" if recipe.num_classes is None else f" of {recipe.num_classes} classes"
+    return ("probabilities" if recipe.softmax else "logits") + classes

@@ -62,30 +62,48 @@ def run(
     """
     given = sys.argv[1:] if argv is None else list(argv)
     as_json = "--json" in given
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: cleanly
+    interrupted = _noticed_interrupts()
     try:
         command(made.parse_args(given))
         sys.stdout.flush()
-    except SamDeployError as error:
-        return _failed(str(error), error.exit_code, as_json)
-    except ModuleNotFoundError as error:
-        lacking = _lacking(error)
-        if lacking is None:
-            return _bug(as_json)
-        return _failed(str(lacking), EXIT_MACHINE_LACKS, as_json)
-    except KeyboardInterrupt:
-        return _failed("interrupted; nothing was left behind", EXIT_INTERRUPTED, as_json)
     except BrokenPipeError:  # whoever read our output had enough; the flush at exit must not fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
-    except OSError as error:
-        if error.errno not in _MACHINE:
-            return _bug(as_json)
-        return _failed(str(error), EXIT_MACHINE_LACKS, as_json)
-    except Exception:
-        return _bug(as_json)
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
+            return _failed("interrupted", EXIT_INTERRUPTED, as_json)
+        message, code = _explained(error)
+        if code == EXIT_OUR_BUG:
+            sys.stderr.write(traceback.format_exc())
+        return _failed(message, code, as_json)
     return EXIT_DONE
+
+
+def _noticed_interrupts() -> threading.Event:
+    """Ctrl-C and SIGTERM end the command cleanly; set once one came.
+
+    A library may turn the interrupt into an error of its own: it is still no error of the input.
+    """
+    came = threading.Event()
+
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        came.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGINT, interrupt)
+    return came
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, ModuleNotFoundError):
+        error = _lacking(error) or error
+    if isinstance(error, SamDeployError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        return str(error), EXIT_MACHINE_LACKS
+    return "this is a bug of sam-deploy: please report it", EXIT_OUR_BUG
 
 
 def print_json(value: Any) -> None:
@@ -120,8 +138,3 @@ def _failed(message: str, code: int, as_json: bool) -> int:
             print_json({"error": printable(message), "exit_code": code})
         sys.stderr.write(f"error: {printable(message)}\n")
     return code
-
-
-def _bug(as_json: bool) -> int:
-    sys.stderr.write(traceback.format_exc())
-    return _failed("this is a bug of sam-deploy: please report it", EXIT_OUR_BUG, as_json)

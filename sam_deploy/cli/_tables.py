@@ -118,6 +118,8 @@ def _precision(manifest: Manifest) -> str:
         if op in ("Conv", "Gemm", "MatMul")
     ]
     text = f"{report.precision} ({'; '.join(counts)})"
+    if report.largest is not None:
+        text += f"; largest value in FP16 {report.largest.value:.3g} at {report.largest.name}"
     for island in report.islands:
         text += f"; FP32 island {island.match}: {island.reason}"
     return text

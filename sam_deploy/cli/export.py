@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sam_deploy.architecture import list_models
-from sam_deploy.bundle import bundle_path
+from sam_deploy.bundle import bundle_path, check_target
 from sam_deploy.cli._recipe_args import image_size, plan_rows, recipe_from_args
 from sam_deploy.cli._run import exit_with, parser, print_json, run
 from sam_deploy.cli._tables import bundle_rows, print_rows
+from sam_deploy.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,10 +29,14 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         name = recipe.name if arguments.name is None else arguments.name
         target = bundle_path(arguments.out, name)
+        check_target(target, force=arguments.force)
+        for path in (recipe.weights, recipe.class_names, arguments.data):
+            if path is not None and not Path(path).exists():
+                raise InputError(f"no such file or folder: {path}.")
         if arguments.json:
             print_json({"bundle": str(target), "recipe": recipe})
         else:
-            print_rows(plan_rows(recipe, target))
+            print_rows(plan_rows(recipe, target, arguments.data))
         return
     # Before torch is loaded: its waiting threads must not spin. On a machine that is busy, or has
     # fewer cores than it shows (a container's quota), a rewrite of seconds would take minutes.
@@ -57,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     made = parser(
         "Export a PyTorch SMT, or the SAM module, to a verified bundle.",
         prog="sam-export",
-        epilog="Exit codes: 0 done, 1 a check failed, 2 bad input, 3 this machine lacks something.",
+        epilog="Exit codes: 0 done, 1 a check failed, 2 bad input, 3 this machine lacks something, "
+        "70 our bug, 130 interrupted.",
     )
     made.add_argument(
         "recipe", nargs="?", type=Path, help="a recipe (TOML); flags override its lines"
@@ -77,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--fp16", action="store_true", help="FP16 (default FP32)")
     how.add_argument("--io-dtype", choices=("fp32", "fp16"), help="dtype of inputs and outputs")
     how.add_argument(
-        "--image-size", type=image_size, metavar="224|192x256", help="height x width in pixels"
+        "--image-size",
+        type=image_size,
+        metavar="224|192x256",
+        help="height x width in pixels; of `sam` in tokens",
     )
     how.add_argument("--batch", type=int, help="a fixed batch size (default: dynamic)")
     how.add_argument("--data", type=Path, help="folder of images to measure parity on")

@@ -36,19 +36,22 @@ ALLOWED_OPS = frozenset(
 ALLOWED_PERMUTATIONS = {
     (0, 2, 3, 1): "image to tokens",
     (0, 3, 1, 2): "tokens to image",
-    (0, 1, 3, 2): "within an attention head",
-    (0, 2, 1, 3): "attention heads beside tokens",
+}
+PERMUTATIONS_IN_ATTENTION = {  # in a module that holds a Softmax
+    (0, 1, 3, 2): "within a head",
+    (0, 2, 1, 3): "heads beside tokens",
 }
 
 ALLOWED_RESHAPES = {
     (3, 4): "the module's own tokens to a grid",
     (4, 3): "a grid to the module's own tokens",
-    (4, 4): "channels to attention heads, or back",
     (4, 2): "tokens to rows of a Gemm",
     (2, 4): "rows of a Gemm to tokens",
     (3, 2): "the module's own tokens to rows of a Gemm",
     (2, 3): "rows of a Gemm to the module's own tokens",
 }
+
+RESHAPES_IN_ATTENTION = {(4, 4): "channels to heads, or back"}
 
 MAX_BYTES = 2**31  # protobuf's limit for one file
 
@@ -59,8 +62,11 @@ def check_graph(model: ir.Model) -> None:
     Raises:
         GraphSpecError: naming every node that the spec does not allow, by module, and why.
     """
+    attention = {_module(node) for node in model.graph if node.op_type == "Softmax"}
     problems = [
-        f"{node.name}: {problem}" for node in model.graph if (problem := _problem(node)) is not None
+        f"{node.name}: {problem}"
+        for node in model.graph
+        if (problem := _problem(node, _module(node) in attention)) is not None
     ]
     problems += _stored_twice(model.graph)
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
@@ -75,40 +81,45 @@ def check_graph(model: ir.Model) -> None:
         )
 
 
-def _problem(node: ir.Node) -> str | None:
+def _module(node: ir.Node) -> str:
+    return (node.name or "").rpartition("/")[0]
+
+
+def _problem(node: ir.Node, in_attention: bool) -> str | None:
     if node.domain not in ("", "ai.onnx") or node.op_type not in ALLOWED_OPS:
         return f"{node.domain or 'ai.onnx'}.{node.op_type} is not an allowed operator"
     check = _CHECKS.get(node.op_type)
-    return check(node) if check else None
+    return check(node, in_attention) if check else None
 
 
-def _transpose(node: ir.Node) -> str | None:
+def _transpose(node: ir.Node, in_attention: bool) -> str | None:
     perm = tuple(permutation(node))
-    if perm in ALLOWED_PERMUTATIONS:
+    if perm in ALLOWED_PERMUTATIONS or (in_attention and perm in PERMUTATIONS_IN_ATTENTION):
         return None
     return f"permutes axes by {perm}: not between tokens, images and attention heads"
 
 
-def _reshape(node: ir.Node) -> str | None:
+def _reshape(node: ir.Node, in_attention: bool) -> str | None:
     source, shape = node.inputs[0], node.inputs[1]
     if shape is None or shape.const_value is None:
         return "reshapes to sizes computed at run time"
     if source is None or source.shape is None:
         return "reshapes a value of unknown rank"
     target = shape.const_value.numpy().tolist()
-    if (len(source.shape), len(target)) not in ALLOWED_RESHAPES:
+    ranks = (len(source.shape), len(target))
+    if ranks not in ALLOWED_RESHAPES and not (in_attention and ranks in RESHAPES_IN_ATTENTION):
         return f"reshapes {source.shape} to {target}: not between tokens, images and heads"
     return None
 
 
-def _layer_norm(node: ir.Node) -> str | None:
+def _layer_norm(node: ir.Node, _: bool) -> str | None:
     stash = node.attributes.get("stash_type")
     if stash is not None and stash.as_int() != ir.DataType.FLOAT.value:
         return f"computes in type {stash.as_int()}, expected FP32 (stash_type 1)"
     return None
 
 
-_CHECKS: dict[str, Callable[[ir.Node], str | None]] = {
+_CHECKS: dict[str, Callable[[ir.Node, bool], str | None]] = {
     "LayerNormalization": _layer_norm,
     "Reshape": _reshape,
     "Transpose": _transpose,

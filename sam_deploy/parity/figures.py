@@ -25,6 +25,7 @@ class OutputFigures:
         self._elements = self._rows = self._agreeing = 0
         self._origin = self._mean = self._spread_squares = 0.0  # the mean is counted from there
         self._actual_squares = self._reference_squares = 0.0
+        self._minimum, self._maximum = math.inf, -math.inf
         self._difference_squares = self._product = self._largest = 0.0
 
     def update(self, actual: Array, reference: Array) -> None:
@@ -33,6 +34,8 @@ class OutputFigures:
         difference = a - r
         self._spread(r)
         self._rows += len(r)
+        self._minimum = min(self._minimum, float(r.min()))
+        self._maximum = max(self._maximum, float(r.max()))
         self._reference_squares += float(np.vdot(r, r))
         self._actual_squares += float(np.vdot(a, a))
         self._product += float(np.vdot(a, r))
@@ -42,7 +45,7 @@ class OutputFigures:
             self._agreeing += int((a.argmax(axis=1) == r.argmax(axis=1)).sum())
 
     def result(self) -> OutputParity:
-        """The figures; errors are in units of the reference's standard deviation.
+        """The figures; RMS over the reference's standard deviation, largest error over its range.
 
         Raises:
             ValueError: nothing was taken in, or the reference is constant.
@@ -56,7 +59,7 @@ class OutputFigures:
         return OutputParity(
             name=self.name,
             relative_rms=math.sqrt(self._difference_squares / self._elements) / spread,
-            max_error=self._largest / spread,
+            max_error=self._largest / (self._maximum - self._minimum),
             cosine=min(self._product / lengths, 1.0) if lengths > 0 else 0.0,
             top1_agreement=self._agreeing / self._rows if self._classes else None,
         )

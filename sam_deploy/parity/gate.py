@@ -67,7 +67,7 @@ def measure_parity(
         used.update(x)
         fed = np.resize(x, (batch, *x.shape[1:])) if fixed else x
         expected = reference(x)
-        actual = runner.run({spec.name: fed.astype(spec.dtype)})
+        actual = _run(artefact, runner, {spec.name: fed.astype(spec.dtype)})
         for output in outputs:
             pair = _pair(artefact, output, actual, expected, len(fed), len(x))
             figures[output.name].update(*pair)
@@ -111,6 +111,13 @@ def broken(result: OutputParity, tolerances: Tolerances) -> Iterator[str]:
             f"{result.name}: top-1 agreement {result.top1_agreement:.4f}, "
             f"at least {tolerances.top1_agreement}"
         )
+
+
+def _run(artefact: str, runner: Runner, inputs: Outputs) -> Outputs:
+    try:
+        return runner.run(inputs)
+    except Exception as error:  # a backend may raise anything
+        raise CheckFailed(f"parity of {artefact}: it does not run: {error}") from None
 
 
 def _pair(

@@ -2,5 +2,12 @@
 
 from sam_deploy.precision.audit import audit_precision
 from sam_deploy.precision.fp16 import to_fp16
+from sam_deploy.precision.ranges import check_ranges, largest_values, write_instrumented
 
-__all__ = ["audit_precision", "to_fp16"]
+__all__ = [
+    "audit_precision",
+    "check_ranges",
+    "largest_values",
+    "to_fp16",
+    "write_instrumented",
+]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import onnx
 
 from sam_deploy.errors import PrecisionError
-from sam_deploy.manifest import PrecisionReport
+from sam_deploy.manifest import LargestValue, PrecisionReport
 from sam_deploy.precision.islands import island_of
 from sam_deploy.recipe import Island, Precision
 
@@ -22,10 +22,14 @@ def audit_precision(
     precision: Precision,
     islands: Sequence[Island] = (),
     io_dtype: Precision = "fp32",
+    largest: LargestValue | None = None,
 ) -> PrecisionReport:
     """Hold the types of `model` against what was asked, and count them.
 
-    Types are inferred anew from the inputs and weights; what the graph says of itself is ignored.
+    `largest` is what `check_ranges` found, for the report.
+
+    Types are inferred anew from the inputs and weights; what the graph says of itself is dropped
+    from `model`.
 
     Raises:
         PrecisionError: a node outside `islands` is not in `precision`, a Cast stands elsewhere
@@ -55,16 +59,18 @@ def audit_precision(
             f"  {shown}\nList a module as an island in the recipe if it must stay in FP32."
         )
     return PrecisionReport(
-        precision=precision, io_dtype=io_dtype, islands=list(islands), types_by_op=groups
+        precision=precision,
+        io_dtype=io_dtype,
+        islands=list(islands),
+        types_by_op=groups,
+        largest=largest,
     )
 
 
 def _inferred_types(model: onnx.ModelProto) -> dict[str, int]:
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]
+    del model.graph.value_info[:]
     try:
-        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True).graph
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
     except onnx.shape_inference.InferenceError as error:
         raise PrecisionError(f"the graph's types contradict each other: {error}") from None
     values = [*inferred.input, *inferred.output, *inferred.value_info]

@@ -107,7 +107,8 @@ class _Casts:
             assert producer is not None
             cast = self._made.get((value, dtype))  # an island in the graph may read it so already
             if cast is None:
-                node = self._cast(value, dtype, f"{name}/Cast")
+                path = (producer.name or "").rpartition("/")[0]
+                node = self._cast(value, dtype, f"{path}/Cast" if path else "Cast")
                 self._graph.insert_after(producer, node)
                 cast = node.outputs[0]
             value.name = f"{producer.name}:{value.index()}"

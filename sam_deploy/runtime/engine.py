@@ -13,7 +13,7 @@ from sam_deploy.bundle import MODEL, read_bundle
 from sam_deploy.errors import BundleError, InputError
 from sam_deploy.images import open_image
 from sam_deploy.manifest import Manifest, TensorSpec
-from sam_deploy.runtime.onnx_runner import FloatArray, OnnxRunner
+from sam_deploy.runtime.onnx_runner import CPU, FloatArray, OnnxRunner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,16 +115,18 @@ class Engine:
         return Prediction(int(index), name, float(row[index]))
 
 
-def load(path: str | Path) -> Engine:
+def load(path: str | Path, providers: Sequence[str] = (CPU,)) -> Engine:
     """Load the bundle in the folder `path`; every file is verified first.
+
+    `providers` are ONNX Runtime's, the first of which must start: nothing falls back in silence.
 
     Raises:
         BundleError: not a bundle, damaged, or of a newer schema.
-        MachineError: onnxruntime is not installed.
+        MachineError: onnxruntime is not installed, or the first provider does not start.
     """
     folder = Path(path)
     manifest = read_bundle(folder)
-    runner = OnnxRunner(folder / MODEL)
+    runner = OnnxRunner(folder / MODEL, providers)
     declared = [[tensor.name for tensor in side] for side in (manifest.inputs, manifest.outputs)]
     found = [runner.input_names, runner.output_names]
     if declared != found:

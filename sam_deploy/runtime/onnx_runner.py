@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from sam_deploy.errors import BundleError, MachineError
 
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
@@ -38,10 +40,12 @@ class OnnxRunner:
         BundleError: ONNX Runtime refuses the file.
     """
 
-    def __init__(self, path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+    def __init__(self, path: Path, providers: Sequence[str] = (CPU,)) -> None:
         onnxruntime = require_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if CUDA in providers and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA's libraries come in packages of their own
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=list(providers)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from conftest import GOLDEN, golden
@@ -18,7 +19,7 @@ from weights import golden_input
 from sam_deploy import agreement
 from sam_deploy.bundle import read_bundle
 from sam_deploy.errors import CheckFailed, InputError
-from sam_deploy.exporter import export_recipe, subject_from_recipe
+from sam_deploy.exporter import export, export_recipe, subject_from_recipe
 from sam_deploy.models import SAM, create_model
 from sam_deploy.models.weights_hash import weights_sha256
 from sam_deploy.parity import synthetic_samples
@@ -94,7 +95,10 @@ def test_the_manifest_is_true(exported, case):
     assert manifest.graph.operators == Counter(node.op_type for node in model.graph.node)
     assert manifest.graph.opset == model.opset_import[0].version
     report = manifest.precision
-    assert report == audit_precision(model, recipe.precision, report.islands, recipe.io_dtype)
+    assert report == audit_precision(
+        model, recipe.precision, report.islands, recipe.io_dtype, report.largest
+    )
+    assert (report.largest is not None) == (recipe.precision == "fp16")
     assert [rule.rule for rule in manifest.rewrites.rules] == [rule.name for rule in PIPELINE]
     assert manifest.rewrites.fired
     assert manifest.rewrites.operators_after < manifest.rewrites.operators_before
@@ -259,7 +263,7 @@ def test_weights_that_fp16_cannot_hold_stop_the_export_and_leave_nothing(tmp_pat
     state["proj.weight"][3, 3] = 1e6
     save_file(state, tmp_path / "large.safetensors")
     recipe = sam_recipe(precision="fp16", weights=str(tmp_path / "large.safetensors"))
-    with pytest.raises(CheckFailed, match=r"weight proj\.weight holds 1e\+06"):
+    with pytest.raises(CheckFailed, match=r"proj/Conv:0 reaches .*e\+06"):
         export_recipe(recipe, out=tmp_path / "out")
     assert names(tmp_path) == ["large.safetensors"]
 
@@ -287,3 +291,30 @@ def test_smt_t_is_the_official_one(tmp_path):
     assert np.abs(logits - official).max() <= 2e-5 * max(1.0, np.abs(official).max())
     assert agreement.relative_rms(logits, official) < 2e-5
     assert torch.from_numpy(logits).argmax(1).tolist() == official.argmax(1).tolist()
+
+
+@whole_export
+def test_a_file_that_onnxruntime_refuses_fails_the_check_and_is_kept(tmp_path, monkeypatch):
+    def spoil(graph, islands, io_dtype):
+        next(n for n in graph.graph if n.op_type == "Conv").attributes["group"] = ir.AttrInt64(
+            "group", 5
+        )
+
+    monkeypatch.setattr(export, "to_fp16", spoil)
+    monkeypatch.setattr(export.onnx.checker, "check_model", lambda *_, **__: None)
+    monkeypatch.setattr(export, "audit_precision", lambda *_: None)
+    with pytest.raises(CheckFailed, match=r"does not (load|run).*\n.*sam-fp16-4x6\.rejected"):
+        export_recipe(sam_recipe(precision="fp16"), out=tmp_path)
+    assert names(tmp_path / "sam-fp16-4x6.rejected") == ["model.onnx"]
+
+
+@whole_export
+def test_sharp_probabilities_are_not_refused(tiny_model, tiny_recipe, tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model.head.weight *= 6
+    save_file(model.state_dict(), tmp_path / "sharp.safetensors")
+    recipe = tiny_recipe(
+        precision="fp16", softmax=True, weights=str(tmp_path / "sharp.safetensors")
+    )
+    assert export_recipe(recipe, out=tmp_path).manifest.parity[0].passed

@@ -5,10 +5,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 import tiny_graphs
+import torch
+from conftest import golden
 from onnx import TensorProto, helper, numpy_helper
 
 from sam_deploy.errors import GraphSpecError
-from sam_deploy.lowering import check_graph, graph_spec
+from sam_deploy.lowering import check_graph, graph_spec, onnx_from_module
+from sam_deploy.models import SAM
+from sam_deploy.rewrites import pipeline, rewrite
 
 AT = "block1.0.attn.act/Gelu"  # its output (1, 16, 16, 24) is what sabotage is inserted behind
 
@@ -155,6 +159,16 @@ def test_the_model_that_was_not_rewritten_is_refused():
     case = tiny_graphs.case()
     with pytest.raises(GraphSpecError, match="a module was not recognised"):
         check_graph(tiny_graphs.lower(case._replace(static=case.eager)))
+
+
+def test_a_head_shuffle_that_was_left_is_refused(monkeypatch):
+    unfolded = [rule for rule in pipeline.PIPELINE if rule.name != "fold_head_shuffle"]
+    monkeypatch.setattr(pipeline, "PIPELINE", unfolded)
+    module, inputs = golden(SAM(16, 4)), (torch.randn(1, 30, 16), 5, 6)
+    static, _ = rewrite(module, inputs)
+    graph = onnx_from_module(static, inputs, input_names=["input"], output_names=["output"])
+    with pytest.raises(GraphSpecError, match=r"shuffle/Reshape.*\n.*shuffle/Transpose"):
+        check_graph(graph)
 
 
 @pytest.mark.parametrize("kind", ["classifier", "softmax", "features", "sam"])

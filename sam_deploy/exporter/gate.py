@@ -1,0 +1,60 @@
+"""The parity gate of an export: the written file against the untouched model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from sam_deploy.bundle import MODEL, PARITY
+from sam_deploy.errors import BundleError, CheckFailed
+from sam_deploy.exporter.subject import Subject
+from sam_deploy.manifest import ParityReport, TensorSpec
+from sam_deploy.parity import Samples, measure_parity
+from sam_deploy.progress import Progress
+from sam_deploy.recipe import Recipe
+from sam_deploy.runtime import OnnxRunner
+
+PARITY_BATCH = 4
+
+
+def hold(
+    subject: Subject,
+    recipe: Recipe,
+    samples: Samples,
+    inputs: list[TensorSpec],
+    outputs: list[TensorSpec],
+    folder: Path,
+    progress: Progress,
+) -> ParityReport:
+    """Hold `model.onnx` in `folder` against `subject`, and write `parity.json` beside it.
+
+    Raises:
+        CheckFailed: the file does not run, the comparison is void, or a tolerance was broken.
+    """
+    with progress.stage("parity", samples.count) as advance:
+        try:
+            runner = OnnxRunner(folder / MODEL)
+        except BundleError as error:
+            raise CheckFailed(f"the exported graph does not load: {error}") from None
+        report = measure_parity(
+            runner,
+            subject.run,
+            samples,
+            artefact=MODEL,
+            inputs=inputs,
+            outputs=outputs,
+            classes=bool(subject.info.num_classes),
+            tolerances=recipe.tolerances,
+            batch=recipe.batch or PARITY_BATCH,
+            progress=advance,
+        )
+    encoded = msgspec.json.format(msgspec.json.encode(report), indent=1)
+    (folder / PARITY).write_bytes(encoded + b"\n")
+    if not report.passed:
+        reasons = "\n  ".join(report.failures)
+        raise CheckFailed(
+            f"{MODEL} is not close enough to PyTorch on {report.samples} {report.data} samples:\n"
+            f"  {reasons}"
+        )
+    return report
