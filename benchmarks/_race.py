@@ -23,6 +23,8 @@ Runner = Callable[[Array], Array]
 MakeRunner = Callable[[], Runner]
 
 THREADS = os.cpu_count() or 1
+# For the contestants' processes: waiting threads of one must not spin on the cores of another.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WARM_UP_ROUNDS = 3
 
 
@@ -43,7 +45,6 @@ def _make_onnx(path: str, provider: str) -> Runner:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    # Waiting contestants must not spin on the cores of the one that runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider.startswith("CUDA"):
         onnxruntime.preload_dlls()
