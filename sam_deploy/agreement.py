@@ -1,4 +1,4 @@
-"""How close one array is to another: the figures that every check in this package judges by."""
+"""How close one array is to another, in one figure (`parity.figures` gathers it in batches)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,3 @@ def relative_rms(actual: Array, reference: Array) -> float:
         return 0.0
     spread = float(reference64.std())
     return difference / spread if spread > 0 else math.inf
-
-
-def cosine(actual: Array, reference: Array) -> float:
-    """Cosine of the angle between the two as vectors, in float64; NaN where one is zero."""
-    a = np.asarray(actual, np.float64).ravel()
-    b = np.asarray(reference, np.float64).ravel()
-    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / lengths if lengths > 0 else math.nan

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sam_deploy.errors import InputError
-from sam_deploy.images import find_images, open_image, synthetic_images, to_rgb
+from sam_deploy.images import find_images, open_image, to_rgb
+from sam_deploy.synthetic import synthetic_images
 
 
 def save(path, size=(8, 6), colour=(200, 100, 50)):

@@ -12,7 +12,7 @@ import sam_deploy
 PACKAGE = Path(sam_deploy.__file__).parent
 NOUNS = {
     "errors", "architecture", "validation", "recipe", "rewrite_options", "report", "manifest",
-    "bundle", "agreement", "preprocess", "images", "class_names", "progress",
+    "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress",
 }  # fmt: skip
 EXPORT = ["models", "rewrites", "lowering", "precision", "engines", "parity", "exporter", "cli"]
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"}

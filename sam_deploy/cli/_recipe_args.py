@@ -85,7 +85,8 @@ def _model_of(weights: Path | None, *, ema: bool) -> str:
     if fit is None or fit.name is None:
         raise InputError(
             f"{weights} has the shapes of no known model "
-            f"({', '.join(architecture.list_models())}). Describe its architecture in a recipe."
+            f"({', '.join(architecture.list_models())}). Say --model to see which tensors "
+            "differ, or describe its architecture in a recipe."
         )
     return fit.name
 

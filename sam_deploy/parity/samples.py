@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sam_deploy.images import find_images, open_image, synthetic_images
+from sam_deploy.images import find_images, open_image
 from sam_deploy.preprocess import Preprocessing
+from sam_deploy.synthetic import synthetic_images
 
 Sample = npt.NDArray[np.float32]
 

@@ -7,7 +7,7 @@ import pytest
 
 import sam_deploy
 from sam_deploy.cli.predict import main
-from sam_deploy.images import synthetic_images
+from sam_deploy.synthetic import synthetic_images
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 import sam_deploy
 from sam_deploy.errors import BundleError, InputError
 from sam_deploy.exporter import export_recipe
-from sam_deploy.images import synthetic_images
+from sam_deploy.synthetic import synthetic_images
 
 
 @pytest.fixture(scope="module")
