@@ -1,0 +1,20 @@
+"""Every shipped recipe ends in a bundle that PyTorch agrees with and TensorRT-RTX parses."""
+
+import pytest
+from rtx import Parsed
+
+from sam_deploy.exporter import export_recipe
+from sam_deploy.recipe import read_recipe, recipes_folder
+
+RECIPES = sorted(recipes_folder().glob("*.toml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_it_exports(path, tmp_path):
+    done = export_recipe(read_recipe(path), out=tmp_path)
+    assert done.bundle.name == path.stem
+    assert done.manifest.parity[0].passed
+    parsed = Parsed((done.bundle / "model.onnx").read_bytes())
+    assert parsed.taken
+    assert parsed.complaints == []
