@@ -37,6 +37,12 @@ def golden(module: Any) -> Any:
     return module.eval()
 
 
+def cosine(a: Any, b: Any) -> float:
+    """Cosine between two arrays as vectors."""
+    a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
+    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Any]:
     """Makes a tiny SMT with golden weights: `tiny_model(num_classes=10, layer_scale=True, ...)`."""
