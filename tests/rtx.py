@@ -16,11 +16,17 @@ class Complaints(trt.ILogger):
             self.messages.append(f"{severity}: {message}")
 
 
+# One for the process: TensorRT keeps the first logger while any builder lives, and would tell a
+# second one nothing.
+LOGGER = Complaints()
+
+
 class Parsed:
     """A graph as the parser took it, and all that it complained about."""
 
     def __init__(self, data):
-        self.logger = Complaints()
+        self.logger = LOGGER
+        LOGGER.messages = self.messages = []
         self.builder = trt.Builder(self.logger)
         # never an integer: its numbers differ from release to release
         typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -31,7 +37,7 @@ class Parsed:
 
     @property
     def complaints(self):
-        return self.errors + self.logger.messages
+        return self.errors + self.messages
 
     def build(self):
         config = self.builder.create_builder_config()
