@@ -38,8 +38,8 @@ def _export(arguments: argparse.Namespace) -> None:
         else:
             print_rows(plan_rows(recipe, target, arguments.data))
         return
-    # Before torch is loaded: its waiting threads must not spin. On a machine that is busy, or has
-    # fewer cores than it shows (a container's quota), a rewrite of seconds would take minutes.
+    # Before torch is loaded: its waiting threads must not spin on the cores that ONNX Runtime's
+    # want, on a busy machine, or on one with fewer cores than it shows (a container's quota).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from sam_deploy.cli._progress import StderrProgress
     from sam_deploy.exporter import export_recipe

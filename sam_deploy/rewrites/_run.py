@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +28,24 @@ def run(module: nn.Module, inputs: tuple[Any, ...]) -> Run:
     called: set[str] = set()
     for path, child in copied.named_modules():
         vars(child)["forward"] = _noting(child.forward, path, called)
-    with torch.no_grad(), _OperatorCount() as count:
+    with torch.no_grad(), _one_thread(), _OperatorCount() as count:
         outputs = copied(*inputs)
     return Run(outputs, count.operators, called)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Depthwise convolutions in float64 are many small steps: threads gain little on them.
+
+    On a busy machine, or one with fewer cores than it shows, threads that wait for each other made
+    seconds into minutes.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def tensors(outputs: Any) -> list[Tensor]:
