@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(arguments: argparse.Namespace) -> None:
     engine = sam_deploy.load(arguments.bundle)
+    if engine.manifest.weights.source == "random":
+        sys.stderr.write("note: this bundle's weights are random, so its classes mean nothing\n")
     found = engine.classify(arguments.images, arguments.top)
     results = [(printable(str(p)), f) for p, f in zip(arguments.images, found, strict=True)]
     if arguments.json:
