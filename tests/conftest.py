@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,14 @@ def cosine(a: Any, b: Any) -> float:
     """Cosine between two arrays as vectors."""
     a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
     return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def rewrite_manifest(bundle: Path, **changes: Any) -> None:
+    """Change fields of a bundle's manifest, and the sum beside it as well."""
+    from sam_deploy.bundle import MANIFEST, write_manifest
+
+    data = json.loads((bundle / MANIFEST).read_bytes())
+    write_manifest(bundle, json.dumps({**data, **changes}).encode())
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,16 @@ import contextlib
 import copy
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import msgspec
 import pytest
+from conftest import rewrite_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,9 +23,10 @@ from sam_deploy.bundle import (
     read_bundle,
     set_aside,
     staged,
+    write_manifest,
 )
 from sam_deploy.errors import BundleError, InputError
-from sam_deploy.manifest import manifest_from_json, manifest_to_json
+from sam_deploy.manifest import SCHEMA_VERSION, manifest_from_json, manifest_to_json
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ def bundle(tiny_bundle, tmp_path):
     return Path(shutil.copytree(tiny_bundle, tmp_path / "out" / tiny_bundle.name))
 
 
-DEEP = b'{"schema_version": 1, "x": ' + b"[" * 100_000
+DEEP = b'{"schema_version": %d, "x": ' % SCHEMA_VERSION + b"[" * 100_000
 
 
 def refusal(folder):
@@ -38,17 +45,31 @@ def refusal(folder):
     return str(caught.value)
 
 
-def edited(bundle, **changes):
-    path = bundle / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def test_what_was_written_is_read(tiny_bundle):
     manifest = read_bundle(tiny_bundle)
     assert manifest.files == file_infos(tiny_bundle)
     assert sorted(manifest.files) == ["model.onnx", "parity.json"]
     assert manifest_to_json(manifest) == (tiny_bundle / "manifest.json").read_bytes()
     assert {p.name for p in tiny_bundle.parent.iterdir()} == {tiny_bundle.name}
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum")
+def test_the_manifests_sum_can_be_checked_by_hand(tiny_bundle):
+    command = ["sha256sum", "--check", "--strict", "manifest.json.sha256"]
+    assert subprocess.run(command, cwd=tiny_bundle, capture_output=True).returncode == 0
+
+
+def test_a_changed_manifest_is_found_by_its_sum(bundle):
+    (bundle / "manifest.json").write_text((bundle / "manifest.json").read_text() + " ")
+    said = refusal(bundle)
+    assert "manifest.json is not what manifest.json.sha256 says" in said
+    assert "Nothing of it was loaded" in said
+
+
+def test_a_bundle_from_before_manifests_had_a_sum(bundle):
+    (bundle / "manifest.json.sha256").unlink()
+    assert "holds no manifest.json.sha256" in refusal(bundle)
+    assert "Export it again" in refusal(bundle)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "parity.json"])
@@ -87,23 +108,30 @@ def test_links_out_of_the_bundle(bundle, tmp_path):
     assert "ring: not in the manifest" in said
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.json.sha256"])
+def test_a_manifest_that_lies_elsewhere(bundle, tmp_path, name):
+    shutil.move(bundle / name, tmp_path / name)
+    (bundle / name).symlink_to(tmp_path / name)
+    assert f"{name} reaches outside the bundle" in refusal(bundle)
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "", ".", "a\0b", "n" * 5000, "ring"])
 def test_a_manifest_that_lists_what_it_must_not(bundle, name):
     if name == "ring":
         (bundle / name).symlink_to(name)
     files = json.loads((bundle / "manifest.json").read_text())["files"]
-    edited(bundle, files={**files, name: {"sha256": "0" * 64, "bytes": 1}})
+    rewrite_manifest(bundle, files={**files, name: {"sha256": "0" * 64, "bytes": 1}})
     assert "is damaged" in refusal(bundle)
 
 
 def test_a_model_that_is_not_listed(bundle):
-    edited(bundle, files={})
+    rewrite_manifest(bundle, files={})
     assert "model.onnx: not in the manifest" in refusal(bundle)
 
 
 def test_another_schema(bundle):
-    (bundle / "manifest.json").write_text('{"schema_version": 99, "whatever": [1]}')
-    assert "has schema version 99; this sam-deploy reads 1." in refusal(bundle)
+    write_manifest(bundle, b'{"schema_version": 99, "whatever": [1]}')
+    assert f"has schema version 99; this sam-deploy reads {SCHEMA_VERSION}." in refusal(bundle)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +143,12 @@ def test_another_schema(bundle):
         b"null",
         b"\xff\xfe",
         b'{"schema_version": true}',
-        b'{"schema_version": 1}',
+        b'{"schema_version": %d}' % SCHEMA_VERSION,
         DEEP,
     ],
 )
 def test_not_a_manifest(bundle, content):
-    (bundle / "manifest.json").write_bytes(content)
+    write_manifest(bundle, content)
     assert "is not a manifest" in refusal(bundle)
 
 
@@ -142,7 +170,7 @@ def test_not_a_bundle(tmp_path):
     ],
 )
 def test_a_manifest_no_engine_could_run(bundle, change):
-    edited(bundle, **change)
+    rewrite_manifest(bundle, **change)
     assert "is not a manifest" in refusal(bundle)
 
 
@@ -189,6 +217,28 @@ def test_mangled_bytes_are_refused_or_a_manifest(tiny_bundle, data):
         manifest_from_json(bytes(content), "m")
 
 
+def test_a_bundle_that_is_replaced_while_it_is_read_is_read_anew(bundle, tmp_path):
+    stop = threading.Event()
+    newer = Path(shutil.copytree(bundle, tmp_path / "newer"))
+    (newer / "parity.json").write_text("{}")
+    rewrite_manifest(newer, files=msgspec.to_builtins(file_infos(newer)))
+
+    def replace():
+        while not stop.is_set():
+            published(newer, bundle, force=True)
+            published(tmp_path / "older", bundle, force=True)
+
+    shutil.copytree(bundle, tmp_path / "older")
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        seen = {read_bundle(bundle).files["parity.json"].bytes for _ in range(300)}
+    finally:
+        stop.set()
+        writer.join()
+    assert len(seen) == 2
+
+
 def test_staging_leaves_nothing(tmp_path):
     target = tmp_path / "a" / "b" / "name"
     with contextlib.suppress(KeyboardInterrupt), staged(target) as folder:
@@ -204,7 +254,7 @@ def test_staging_where_nothing_can_be_written():
         staged(Path("/proc/sub/name")).__enter__()
 
 
-def published(source, target, *, force, name="again"):
+def published(source, target, *, force):
     manifest = read_bundle(source)
     with staged(target) as folder:
         for file in manifest.files:
@@ -225,21 +275,75 @@ def test_publishing(tiny_bundle, tmp_path):
     assert [p.name for p in target.parent.iterdir()] == ["name"]
 
 
-@pytest.mark.parametrize("failing", [1, 2])
-def test_an_interrupted_replacement_keeps_the_old_bundle(bundle, monkeypatch, failing):
-    real, calls = Path.rename, []
+def test_one_writes_to_a_place_at_a_time(tiny_bundle, tmp_path):
+    first, second = tmp_path / "out" / "first", tmp_path / "out" / "second"
+    with staged(first) as folder:
+        said = (
+            f"another export is writing to {first}. Let it end, or choose another --name or --out."
+        )
+        with pytest.raises(InputError, match=re.escape(said)):
+            staged(first).__enter__()
+        published(tiny_bundle, second, force=False)
+        assert folder.is_dir()
+    published(tiny_bundle, first, force=False)
+    assert sorted(p.name for p in first.parent.iterdir()) == ["first", "second"]
 
-    def rename(self, target):
-        calls.append(self)
-        if len(calls) == failing:
-            raise KeyboardInterrupt
-        return real(self, target)
 
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt):
-        published(bundle, bundle, force=True)
-    read_bundle(bundle)
-    assert [p.name for p in bundle.parent.iterdir()] == [bundle.name]
+WRITER = """
+import shutil, sys
+from pathlib import Path
+from sam_deploy.bundle import publish, read_bundle, staged
+from sam_deploy.errors import InputError
+
+source, target = map(Path, sys.argv[1:])
+manifest = read_bundle(source)
+written = 0
+for _ in range(60):
+    try:
+        with staged(target) as folder:
+            for file in manifest.files:
+                shutil.copy(source / file, folder / file)
+            publish(folder, target, manifest, force=True)
+        written += 1
+    except InputError as error:
+        assert "another export is writing to" in str(error), error
+print(written)
+"""
+
+
+def test_many_that_write_to_one_place(tiny_bundle, tmp_path):
+    target = tmp_path / "out" / "name"
+    target.parent.mkdir()
+    command = [sys.executable, "-c", WRITER, tiny_bundle, target]
+    writers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    seen = 0
+    while any(writer.poll() is None for writer in writers):
+        if target.exists():
+            assert read_bundle(target) == read_bundle(tiny_bundle)
+            seen += 1
+    ended = [(*writer.communicate(), writer.returncode) for writer in writers]
+    assert [(err, code) for _, err, code in ended] == [("", 0)] * len(writers)
+    assert sum(int(out) for out, _, _ in ended) > 0
+    assert seen > 0
+    assert [path.name for path in target.parent.iterdir()] == ["name"]
+
+
+def test_what_a_killed_export_left_is_tidied_up_and_nothing_else(tiny_bundle, tmp_path):
+    target = tmp_path / "name"
+    for ours in (".name.partial", ".name.old"):
+        shutil.copytree(tiny_bundle, tmp_path / ours)
+    (tmp_path / ".name.lock").touch()
+    others = [".name.b.partial", ".name2.partial", ".name.b.old", "name.partial", ".name"]
+    for other in others:
+        (tmp_path / other).mkdir()
+    with pytest.raises(InputError, match="--force"):  # the old one is back in its place
+        published(tiny_bundle, target, force=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "name"])
+    published(tiny_bundle, target, force=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "name"])
 
 
 def test_rejected_files_give_way_to_the_next(tmp_path):

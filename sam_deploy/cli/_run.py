@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 import sam_deploy
+from sam_deploy.bundle.disk_full import FULL
 from sam_deploy.errors import (
     EXIT_DONE,
     EXIT_MACHINE_LACKS,
@@ -28,9 +28,8 @@ from sam_deploy.errors import (
 EXIT_INTERRUPTED = 130
 # No bug of ours: a full or read-only disk, no permission, no memory, a path that is too long.
 _MACHINE = {
-    getattr(errno, name)
-    for name in ("EACCES", "EDQUOT", "EIO", "ENAMETOOLONG", "ENOMEM", "ENOSPC", "EPERM", "EROFS")
-    if hasattr(errno, name)
+    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.ENOMEM),
+    *(errno.ENOSPC, errno.EPERM, errno.EROFS),
 }
 
 
@@ -62,37 +61,51 @@ def run(
     """
     given = sys.argv[1:] if argv is None else list(argv)
     as_json = "--json" in given
-    interrupted = _noticed_interrupts()
+    # Without `argv` the process is the command's, and so are its signals.
+    interrupts = _Interrupts(signal.SIGINT, signal.SIGTERM) if argv is None else _Interrupts()
     try:
         command(made.parse_args(given))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output had enough; the flush at exit must not fail
+        interrupts.over = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Exception, KeyboardInterrupt) as error:
-        if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
+        interrupts.over = True
+        if interrupts.came or isinstance(error, KeyboardInterrupt):
             return _failed("interrupted", EXIT_INTERRUPTED, as_json)
         message, code = _explained(error)
         if code == EXIT_OUR_BUG:
             sys.stderr.write(traceback.format_exc())
         return _failed(message, code, as_json)
+    finally:
+        interrupts.over = True
+        interrupts.ignore()
     return EXIT_DONE
 
 
-def _noticed_interrupts() -> threading.Event:
-    """Ctrl-C and SIGTERM end the command cleanly; set once one came.
+class _Interrupts:
+    """Ctrl-C and SIGTERM end the command cleanly; once it is `over` they find nothing to end.
 
-    A library may turn the interrupt into an error of its own: it is still no error of the input.
+    A library may turn the interrupt into an error of its own: `came` tells that one came, and
+    that it is no error of the input.
     """
-    came = threading.Event()
 
-    def interrupt(_number: int, _frame: object) -> NoReturn:
-        came.set()
-        raise KeyboardInterrupt
+    def __init__(self, *numbers: int) -> None:
+        self.came = False
+        self.over = False
+        self._numbers = numbers
+        for number in numbers:
+            signal.signal(number, self._interrupt)
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)
-        signal.signal(signal.SIGINT, interrupt)
-    return came
+    def ignore(self) -> None:
+        """Nor may they kill the interpreter, which takes a second to tear torch down."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _interrupt(self, _number: int, _frame: object) -> None:
+        self.came = True
+        if not self.over:
+            raise KeyboardInterrupt
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
@@ -102,8 +115,26 @@ def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, SamDeployError):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in _MACHINE:
-        return str(error), EXIT_MACHINE_LACKS
+        return _of_the_machine(error), EXIT_MACHINE_LACKS
+    if isinstance(error, MemoryError) or _lacks_memory(error):
+        return (
+            "this machine has too little memory. Take a smaller size or batch.",
+            EXIT_MACHINE_LACKS,
+        )
     return "this is a bug of sam-deploy: please report it", EXIT_OUR_BUG
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether torch could not allocate: it raises a plain RuntimeError."""
+    said = ("can't allocate memory", "size calculation overflowed")
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in said)
+
+
+def _of_the_machine(error: OSError) -> str:
+    if error.errno in FULL:
+        where = error.filename or "the output"
+        return f"cannot write to {where}: {error.strerror}. Free some space."
+    return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
 
 
 def print_json(value: Any) -> None:
@@ -112,9 +143,16 @@ def print_json(value: Any) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with what stdout's encoding lacks escaped: a file's name may be any bytes."""
+    """`text` with control characters, and what stdout's encoding lacks, escaped.
+
+    A file's name or a recipe's key may be any bytes, and a terminal obeys some of them.
+    """
+    plain = "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
     encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def exit_with(main: Callable[[Sequence[str] | None], int]) -> None:
@@ -126,15 +164,16 @@ def _lacking(error: ModuleNotFoundError) -> MachineError | None:
     """What to install for a package that an extra would have brought."""
     package = (error.name or "").partition(".")[0]
     extra = {"onnxruntime": "cpu"}.get(package, "export")
-    known = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "onnxruntime"}
+    known = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "onnxruntime", "filelock"}
     if package not in known:
         return None
     return MachineError(f"{package} is not installed. Run: pip install 'sam-deploy[{extra}]'")
 
 
 def _failed(message: str, code: int, as_json: bool) -> int:
-    with suppress(BrokenPipeError):
+    with suppress(OSError):  # nobody reads it, or there is no room for it
         if as_json:
             print_json({"error": printable(message), "exit_code": code})
+    with suppress(OSError):
         sys.stderr.write(f"error: {printable(message)}\n")
     return code

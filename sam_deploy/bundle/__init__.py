@@ -1,0 +1,23 @@
+"""A bundle on disk: written all or nothing, and verified before anything in it is used."""
+
+from sam_deploy.bundle.files import MANIFEST, MANIFEST_SUM, MODEL, PARITY, file_infos
+from sam_deploy.bundle.manifest_file import read_manifest, write_manifest
+from sam_deploy.bundle.reading import read_bundle
+from sam_deploy.bundle.staging import publish, set_aside, staged
+from sam_deploy.bundle.target import bundle_path, check_target
+
+__all__ = [
+    "MANIFEST",
+    "MANIFEST_SUM",
+    "MODEL",
+    "PARITY",
+    "bundle_path",
+    "check_target",
+    "file_infos",
+    "publish",
+    "read_bundle",
+    "read_manifest",
+    "set_aside",
+    "staged",
+    "write_manifest",
+]
