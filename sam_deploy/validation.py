@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -24,7 +24,7 @@ def struct_from_dict(data: Any, struct: type[S], source: str) -> S:
     try:
         return msgspec.convert(data, struct)
     except msgspec.ValidationError as error:
-        raise InputError(f"{source}: {_worded(str(error), data)}") from None
+        raise InputError(f"{source}: {_worded(str(error), data, struct)}") from None
 
 
 def is_plain_name(text: str) -> bool:
@@ -32,18 +32,39 @@ def is_plain_name(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", text, re.ASCII) is not None
 
 
-def _worded(message: str, data: Any) -> str:
-    """The message of msgspec, path first, with the value that came where it names none."""
-    text, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
-    if not path:
-        return text
-    value = data
-    for key, index in re.findall(r"(\w+)|\[(\d+)\]", path):
-        value = value[key] if key and not index else value[int(index)]
-    if text.startswith("Expected") and ", got" not in text:
-        text += f", got {reprlib.repr(value)}"
+def _worded(message: str, data: Any, struct: type[msgspec.Struct]) -> str:
+    """The message of msgspec, path first, with what came and what is allowed where it says not."""
+    found = re.fullmatch(r"(.*) - at `\$\.?([\w.\[\]]+)`", message, re.DOTALL)
+    if found is None:
+        return message
+    text, path = found.groups()
+    steps = [step or int(index) for step, index in re.findall(r"(\w+)|\[(\d+)\]", path)]
+    allowed = _allowed(struct, steps)
+    if allowed:
+        expected = ", ".join(map(repr, allowed))
+        text = f"expected one of {expected}, got {_shown(data, steps)}"
+    elif text.startswith("Expected") and ", got" not in text:
+        text += f", got {_shown(data, steps)}"
     return f"{path}: {text}"
+
+
+def _shown(data: Any, steps: list[str | int]) -> str:
+    for step in steps:
+        data = data[step]
+    return reprlib.repr(data)
+
+
+def _allowed(annotation: Any, steps: list[str | int]) -> tuple[Any, ...]:
+    """The values of the `Literal` that a path into `annotation` ends at; () if it is none."""
+    for step in steps:
+        struct = _struct_in(annotation)
+        if struct is None:
+            return ()
+        if isinstance(step, str):
+            fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+            annotation = fields[step].type
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((get_args(each) for each in candidates if get_origin(each) is Literal), ())
 
 
 def _refuse_unknown_keys(data: Any, struct: Any, source: str, where: str) -> None:

@@ -60,6 +60,15 @@ def test_corrupt_files_are_named(tmp_path, content):
         open_image(path)
 
 
+def test_formats_that_pil_starts_programs_for_are_no_images(tmp_path):
+    path = tmp_path / "page.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    with pytest.raises(InputError, match=r"page\.png cannot be read as an image: cannot identify"):
+        open_image(path)
+
+
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.png does not exist"):
         open_image(tmp_path / "none.png")

@@ -2,157 +2,170 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sam_deploy.errors import CheckpointError
-from sam_deploy.models import safe_pickle
+from sam_deploy.models._wording import listed, shown
+from sam_deploy.models.checkpoint_file import read_content
+from sam_deploy.models.pickled_values import Placeholder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
     from pathlib import Path
 
 _KEYS = ("model", "state_dict", "model_state_dict", "module")  # where weights lie, the first wins
 _EMA_KEYS = ("model_ema", "ema", "state_dict_ema")
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
-_EXPECTED = "expected a checkpoint saved by torch.save or safetensors"
-_LISTED = 5
+_BACKBONE = "backbone."
+_WRAPPERS = ("module.", "_orig_mod.", "model.", _BACKBONE)
+_DEEPEST = 8  # wrappers and dicts around the weights; a file could name itself for ever
+_SAVE = "Save the weights alone: torch.save(model.state_dict(), ...)"
 
 
 def read_checkpoint(path: Path, *, ema: bool = False) -> dict[str, Tensor]:
     """The weights in the file at `path`, under the official names; nothing in it is run.
 
-    They may lie under `model` or `state_dict` or be the whole file, and their names may carry
-    `module.`, `model.` or `backbone.`; the parts of a detector or segmenter beside `backbone.`
-    are left out. `ema` takes the averaged copy (`model_ema`, `ema` or `state_dict_ema`), which
-    is never taken otherwise.
+    Their names may carry `module.`, `model.` or `backbone.`; the parts of a detector or segmenter
+    beside `backbone.` are left out. `ema` as in `read_weights`.
 
     Returns:
         Tensors on the CPU, contiguous: floats of any width as float32, integers as they are.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, a damaged one, one that calls something
-            when read, no weights in it, or weights that are not finite.
+        CheckpointError: as `read_weights`, or weights that are not finite.
     """
-    content = _content(path)
-    weights = _averaged(path, content) if ema else _weights(content)
+    weights = _official_names(read_weights(path, ema=ema))
+    state = {
+        name: plain(path, name, tensor, torch.float32 if tensor.is_floating_point() else None)
+        for name, tensor in weights.items()
+    }
+    refuse_not_finite(path, state)
+    return state
+
+
+def read_weights(path: Path, *, ema: bool = False) -> Mapping[str, Tensor]:
+    """The weights in the file at `path` as they were saved; nothing in it is run.
+
+    They may lie under `model` or `state_dict` or be the whole file. `ema` takes the averaged copy
+    (`model_ema`, `ema` or `state_dict_ema`), which is never taken otherwise.
+
+    Returns:
+        Tensors on the CPU, of no more values together than the file has bytes.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, a damaged one, one that calls something
+            when read, or no weights in it.
+    """
+    content, keys = read_content(path), _EMA_KEYS if ema else _KEYS
+    weights = _weights_under(content, keys) if ema else _weights(content)
     if weights is None:
-        averaged = isinstance(content, Mapping) and any(key in content for key in _EMA_KEYS)
-        remedy = "Save it again with torch.save(model.state_dict(), ...)"
+        raise CheckpointError(f"{path} {_no_weights(content, keys)}")
+    values, size = sum(tensor.numel() for tensor in weights.values()), path.stat().st_size
+    if values > size:
         raise CheckpointError(
-            f"{path} holds no weights: {_describe(content)}; expected a state dict, or one under "
-            f"{', '.join(_KEYS)}. {'Use --ema to take the averaged copy' if averaged else remedy}"
+            f"{path} expands to {values} values, but has only {size} bytes: its tensors repeat "
+            "stored values. Save them with values of their own: tensor.clone()"
         )
-    state = {name: _plain(tensor) for name, tensor in _official_names(weights).items()}
-    wrong = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    return weights
+
+
+def plain(path: Path, name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """`tensor`, contiguous and of `dtype` (None: its own).
+
+    Raises:
+        CheckpointError: a type that torch only stores.
+    """
+    try:
+        tensor = tensor.detach().to(dtype or tensor.dtype).contiguous()
+        torch.isfinite(tensor.flatten()[:1]).all()
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} holds {shown(name)} as {tensor.dtype}, which "
+            f"cannot be computed with ({shown(str(error))}). Save it as float32"
+        ) from None
+    return tensor
+
+
+def refuse_not_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that no training that went well ends with.
+
+    Raises:
+        CheckpointError: naming the first tensors that hold NaN or infinity.
+    """
+    wrong = [name for name, tensor in state.items() if not tensor.flatten().isfinite().all()]
     if wrong:
         raise CheckpointError(
             f"{path} holds NaN or infinity in {len(wrong)} of {len(state)} tensors: "
             f"{listed(wrong)}; expected finite weights. Use a checkpoint from before training "
             "diverged"
         )
-    return state
 
 
-def listed(names: Iterable[object]) -> str:
-    """The first five of `names`, for a message."""
-    every = [str(name) for name in names]
-    return ", ".join(every[:_LISTED]) + (", ..." if len(every) > _LISTED else "")
+def unwrapped(
+    weights: Mapping[str, Tensor], wrappers: tuple[str, ...]
+) -> Iterator[Mapping[str, Tensor]]:
+    """`weights` as they are, then without each prefix that all names have, the outermost first."""
+    for _ in range(_DEEPEST):
+        yield weights
+        prefix = next((w for w in wrappers if all(name.startswith(w) for name in weights)), None)
+        if prefix is None:
+            return
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
-def _content(path: Path) -> object:
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory; {_EXPECTED}. Name a file in it")
-    try:
-        with path.open("rb") as file:
-            return _parse(path, file)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; {_EXPECTED}. Check the path") from None
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # parsers of a damaged file raise nearly anything
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path} is damaged or cut short ({type(error).__name__}: {reason:.120}); {_EXPECTED}. "
-            "Copy or download it again and compare its size"
-        ) from None
-
-
-def _parse(path: Path, file: IO[bytes]) -> object:
-    head = file.read(16)
-    file.seek(0)
-    if not head:
-        raise CheckpointError(f"is empty; {_EXPECTED}. Copy or download it again")
-    if head.startswith(b"PK\x03\x04"):
-        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():
-            raise CheckpointError(
-                f"is a TorchScript archive, which is a program; {_EXPECTED}. "
-                "Save the weights alone: torch.save(model.state_dict(), ...)"
-            )
-        file.seek(0)
-    elif head[8:9] == b"{" or path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"is a damaged safetensors file ({error}); {_EXPECTED}. Copy or download it again"
-            ) from None
-    elif not head.startswith(b"\x80") or tarfile.is_tarfile(file):
-        raise CheckpointError(
-            f"is no checkpoint: it begins with {head!r}; {_EXPECTED}. "
-            "If it should be one, download it again (git-lfs keeps such files outside the tree)"
-        )
-    file.seek(0)
-    return torch.load(file, map_location="cpu", weights_only=False, pickle_module=safe_pickle)
-
-
-def _weights(content: object) -> Mapping[str, Tensor] | None:
-    if not isinstance(content, Mapping) or not content:
+def _weights(content: object, depth: int = _DEEPEST) -> Mapping[str, Tensor] | None:
+    if not isinstance(content, Mapping) or not content or depth == 0:
         return None
     if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         return content
-    found = (_weights(content[key]) for key in _KEYS if key in content)
+    return _weights_under(content, _KEYS, depth - 1)
+
+
+def _weights_under(
+    content: object, keys: tuple[str, ...], depth: int = _DEEPEST
+) -> Mapping[str, Tensor] | None:
+    found = (_weights(value, depth) for value in _values(content, keys))
     return next((weights for weights in found if weights is not None), None)
 
 
-def _averaged(path: Path, content: object) -> Mapping[str, Tensor]:
-    if isinstance(content, Mapping):
-        for key in _EMA_KEYS:
-            weights = _weights(content.get(key))
-            if weights is not None:
-                return weights
-    raise CheckpointError(
-        f"{path} holds no averaged (EMA) weights: {_describe(content)}; expected a state dict "
-        f"under {', '.join(_EMA_KEYS)}. Leave out --ema to take the plain weights"
-    )
+def _values(content: object, keys: tuple[str, ...]) -> list[object]:
+    return [content[key] for key in keys if key in content] if isinstance(content, Mapping) else []
+
+
+def _no_weights(content: object, keys: tuple[str, ...]) -> str:
+    for value in (content, *_values(content, keys)):
+        if isinstance(value, Placeholder) and value.is_module:
+            return (
+                f"holds a whole pickled module ({shown(value.name)}): to load it is to run its "
+                f"class, so nothing of it was; expected its weights. {_SAVE}"
+            )
+    what, under = _describe(content), ", ".join(keys)
+    if keys == _EMA_KEYS:
+        return (
+            f"holds no averaged (EMA) weights: {what}; expected a state dict under {under}. "
+            "Leave out --ema to take the plain weights"
+        )
+    remedy = "Use --ema to take the averaged copy" if _values(content, _EMA_KEYS) else _SAVE
+    return f"holds no weights: {what}; expected a state dict, or one under {under}. {remedy}"
 
 
 def _describe(content: object) -> str:
-    if isinstance(content, safe_pickle.Placeholder) and not content:
-        return f"it is a pickled {content.name}"
+    if isinstance(content, Placeholder) and not content:
+        return f"it is a pickled {shown(content.name)}"
     if isinstance(content, Mapping):
         return f"its {len(content)} keys are {listed(content)}" if content else "it is empty"
     return f"it is a {type(content).__name__}"
 
 
 def _official_names(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    for prefix in _PREFIXES:
-        inside = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        if len(inside) == len(weights):
-            return _official_names(inside)
-        if inside and prefix == "backbone.":
-            head = {k: v for k, v in weights.items() if k.startswith("head.")}
-            return inside | head
+    *_, weights = unwrapped(weights, _WRAPPERS)
+    if any(name.startswith(_BACKBONE) for name in weights):
+        return {
+            name.removeprefix(_BACKBONE): tensor
+            for name, tensor in weights.items()
+            if name.startswith((_BACKBONE, "head."))
+        }
     return weights
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return (tensor.float() if tensor.is_floating_point() else tensor).detach().contiguous()

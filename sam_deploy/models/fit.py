@@ -1,61 +1,27 @@
-"""Which model a state dict is of, and that model with the weights in it."""
+"""The model in a checkpoint, with every weight from the file."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
 from sam_deploy import architecture as known
-from sam_deploy.architecture import STAGES, VARIANTS, Architecture
 from sam_deploy.errors import CheckpointError, InputError
-from sam_deploy.models.checkpoint import listed, read_checkpoint
-from sam_deploy.models.sam import SAM
-from sam_deploy.models.smt import SMT
+from sam_deploy.models.checkpoint import read_checkpoint
+from sam_deploy.models.misfit import COUNTER, misfit
+from sam_deploy.models.nearest_model import explain_misfit
+from sam_deploy.models.recognise import SAM_FIT, Fit, empty_model, fit_of, infer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
-    State = Mapping[str, Tensor]
+    from sam_deploy.architecture import Architecture
+    from sam_deploy.models.recognise import State
 
-_COUNTER = "num_batches_tracked"  # of BatchNorm; inference never reads it
-
-
-class Fit(NamedTuple):
-    """What a state dict is of.
-
-    `name` is None for an architecture that is no named variant, `architecture` for the SAM module
-    on its own, `num_classes` where there is no head.
-    """
-
-    name: str | None
-    architecture: Architecture | None
-    num_classes: int | None
-    layer_scale: bool
-
-
-_SAM = Fit(known.SAM, None, None, layer_scale=False)
-
-
-def infer(state: State) -> Fit | None:
-    """The named model whose sizes the shapes in `state` show, or None when no one's are.
-
-    Only the sizes fit: single tensors may still be missing. Head counts of attention leave no
-    trace in the shapes and are those of the variant.
-    """
-    try:
-        if "local_conv_1.weight" in state:
-            return _SAM if _sam_sizes(state) else None
-        sizes = _sizes(state)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError):
-        return None
-    for variant in VARIANTS.values():
-        if all(getattr(variant, field) == value for field, value in sizes.items()):
-            return _fit(state, variant)
-    return None
+__all__ = ["Fit", "explain_misfit", "infer", "load_model"]
 
 
 def load_model(
@@ -91,28 +57,17 @@ def load_model(
     shown = infer(state)
     fit = shown
     if architecture is not None:
-        fit = _fit(state, architecture)
+        fit = fit_of(state, architecture)
     elif name is not None:
-        fit = _SAM
+        fit = SAM_FIT
     if fit is None:
-        raise CheckpointError(
-            f"{path} is of no known model: its {len(state)} tensors are {listed(state)}; expected "
-            f"the sizes of {', '.join(known.list_models())}. Describe another one in a recipe"
-        )
+        raise CheckpointError(explain_misfit(path, state))
     fit = _headed(path, fit, num_classes, features)
     if features:
         state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
-    with torch.device("meta"):  # no weights are drawn that would only be replaced
-        model = _model(state, fit, features).eval()
+    model = empty_model(state, fit, features=features)
     _fill(path, model, state, fit, shown)
     return model, fit
-
-
-def _fit(state: State, architecture: Architecture) -> Fit:
-    name = next((name for name, each in VARIANTS.items() if each == architecture), None)
-    head = state.get("head.weight")
-    classes = head.shape[0] if head is not None and head.ndim else None
-    return Fit(name, architecture, classes, any(key.endswith(".gamma_1") for key in state))
 
 
 def _headed(path: Path, fit: Fit, num_classes: int | None, features: bool) -> Fit:
@@ -136,20 +91,6 @@ def _headed(path: Path, fit: Fit, num_classes: int | None, features: bool) -> Fi
     return fit if fit.num_classes is not None else fit._replace(num_classes=0)
 
 
-def _model(state: State, fit: Fit, features: bool) -> nn.Module:
-    if fit.architecture is not None:
-        return SMT(
-            fit.architecture,
-            num_classes=fit.num_classes or 0,
-            layer_scale=fit.layer_scale,
-            features=features,
-        )
-    if infer(state) != _SAM:
-        return SAM(256)  # some SAM, to say what is missing
-    dim, heads, expand_ratio = _sam_sizes(state)
-    return SAM(dim, heads, qkv_bias="v.bias" in state, expand_ratio=expand_ratio)
-
-
 def _fill(path: Path, model: nn.Module, state: State, fit: Fit, shown: Fit | None) -> None:
     """Put `state` into `model`, every tensor of which is on the meta device.
 
@@ -157,64 +98,19 @@ def _fill(path: Path, model: nn.Module, state: State, fit: Fit, shown: Fit | Non
         CheckpointError: a tensor is missing, unexpected or of another shape or kind.
     """
     expected = model.state_dict()
-    counters = {
-        key: torch.zeros_like(expected[key], device="cpu")
-        for key in expected
-        if key.endswith(_COUNTER)
-    }
-    state = counters | dict(state)
-    missing = [key for key in expected if key not in state]
-    unexpected = [key for key in state if key not in expected]
-    other = [
-        f"{key} is {_kind(state[key])} instead of {_kind(tensor)}"
-        for key, tensor in expected.items()
-        if key in state and _kind(state[key]) != _kind(tensor)
-    ]
-    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": other}
-    if any(wrong.values()):
-        found = "; ".join(
-            f"{len(keys)} {how} ({listed(keys)})" for how, keys in wrong.items() if keys
-        )
+    differences = misfit(expected, state)
+    if differences:
         if shown is not None and shown.name != fit.name:
             remedy = f"Its shapes are those of {shown.name}: use --model {shown.name}"
         else:
             remedy = "Use a checkpoint of this model, or describe the checkpoint's in a recipe"
         raise CheckpointError(
             f"{path} does not fit {fit.name or 'the architecture'}, which has {len(expected)} "
-            f"tensors: {found}. {remedy}"
+            f"tensors: {differences}. {remedy}"
         )
-    model.load_state_dict(state, assign=True)
-
-
-def _kind(tensor: Tensor) -> str:
-    kind = "" if tensor.dtype == torch.float32 else f" {tensor.dtype}".replace("torch.", "")
-    return f"{tuple(tensor.shape)}{kind}"
-
-
-def _sizes(state: State) -> dict[str, object]:
-    """The fields of `Architecture` that leave a trace in the shapes."""
-    stages = range(1, STAGES + 1)
-    dims = tuple(state[f"norm{i}.weight"].shape[0] for i in stages)
-    wide = [state[f"block{i}.0.mlp.fc1.weight"].shape[0] for i in stages]
-    head = [state[f"block{i}.0.attn.local_conv_1.weight"].shape[0] for i in stages[:-1]]
-    return {
-        "dims": dims,
-        "depths": tuple(
-            1 + max(int(key.split(".")[1]) for key in state if key.startswith(f"block{i}."))
-            for i in stages
-        ),
-        "mlp_ratios": tuple(hidden / dim for hidden, dim in zip(wide, dims, strict=True)),
-        "sam_heads": tuple(dim / part for dim, part in zip(dims, head, strict=False)),
-        "stem_kernel": state["patch_embed1.conv.0.weight"].shape[-1],
-        "expand_ratio": state["block1.0.attn.proj0.weight"].shape[0] / dims[0],
+    counters = {
+        key: torch.zeros_like(tensor, device="cpu")
+        for key, tensor in expected.items()
+        if key.endswith(COUNTER)
     }
-
-
-def _sam_sizes(state: State) -> tuple[int, int, int]:
-    """Channels, heads and expand ratio of a SAM module."""
-    dim = state["proj.weight"].shape[0]
-    return (
-        dim,
-        dim // state["local_conv_1.weight"].shape[0],
-        state["proj0.weight"].shape[0] // dim,
-    )
+    model.load_state_dict({**counters, **state}, assign=True)

@@ -1,10 +1,10 @@
-"""An unpickler that runs nothing, for `torch.load(..., weights_only=False, pickle_module=...)`.
+"""An unpickler that runs nothing.
 
 A pickle is a program: it names globals and calls them. Here a name never becomes the object it
 stands for. `find_class` imports nothing and returns a `Global`, which is neither callable nor a
 class and takes no attributes, so no opcode can do more with it than is written below:
 
-* tensors are rebuilt by functions of this file, from storages that torch hands in;
+* tensors are rebuilt by functions of this package, over bytes that `torch_file` hands in;
 * an object of any other class (NEWOBJ: yacs's CfgNode, argparse's Namespace) becomes an empty
   `Placeholder`, whose state is dropped;
 * a call (REDUCE, INST, OBJ) of a data type in `_DATA` becomes a `Placeholder` too, and a call of
@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import pickle
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
-from torch import Tensor
 
 from sam_deploy.errors import CheckpointError
+from sam_deploy.models._wording import shown
+from sam_deploy.models.bounded_pickle import BoundedUnpickler
+from sam_deploy.models.pickled_values import HONOURED, Global, Placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,99 +40,37 @@ _DATA = frozenset(
         *(f"{module}.{path}" for module in ("pathlib", "pathlib._local") for path in _PATHS),
         *(f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")),
         *(f"collections.{name}" for name in ("defaultdict", "Counter", "deque")),
-        *(f"builtins.{name}" for name in ("bytes", "bytearray", "complex", "range", "slice")),
+        *(f"builtins.{name}" for name in ("set", "frozenset", "bytes", "bytearray")),
+        *(f"builtins.{name}" for name in ("complex", "range", "slice")),
         *("types.SimpleNamespace", "uuid.UUID", "decimal.Decimal", "fractions.Fraction"),
     }
 )
+_MODULE_STATE = {"_parameters", "_buffers", "_modules"}  # what every torch.nn.Module pickles
 
 
-@dataclass(frozen=True, slots=True)
-class Global:
-    """A name that the pickle mentions, with what builds its objects for the few honoured ones."""
+def refuse_call(name: str) -> NoReturn:
+    """Say that the pickle calls `name`, and that it was not called.
 
-    name: str
-    build: Callable[..., object] | None = None
-
-
-class Placeholder(dict[object, object]):
-    """Stands where an object of a foreign class would be; keeps its items, drops all else."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def __hash__(self) -> int:  # type: ignore[override]  # it may be a key or in a set
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def append(self, item: object) -> None:
-        """Drop a list item: APPEND and APPENDS come here."""
-
-    def add(self, item: object) -> None:
-        """Drop a set item: ADDITEMS comes here."""
-
-
-def _view(storage: Any, dtype: torch.dtype, offset: int, size: Any, stride: Any) -> Tensor:
-    data = storage._untyped_storage
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 not in size and last >= data.nbytes() // dtype.itemsize:  # `set_` would grow the storage
-        raise CheckpointError(f"holds a tensor of shape {tuple(size)} with too little data for it")
-    return torch.empty(0, dtype=dtype).set_(data, offset, size, stride)
-
-
-def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
-    return _view(storage, storage.dtype, offset, size, stride)
-
-
-def _tensor_v3(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
-    return _view(storage, rest[2], offset, size, stride)  # after requires_grad and hooks
-
-
-def _parameter(data: Tensor, *_: object) -> Tensor:
-    return data
-
-
-def _tensor_with_attributes(func: Global, _type: object, args: Any, _state: object) -> object:
-    if func.build is None:
-        _refuse_call(func.name)
-    return func.build(*args)
-
-
-_HONOURED: dict[str, Callable[..., object]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_v3,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _tensor_with_attributes,
-    "torch.Size": torch.Size,
-    "torch.device": torch.device,
-    "collections.OrderedDict": OrderedDict,
-    "builtins.set": set,
-    "builtins.frozenset": frozenset,
-}
-
-
-def _refuse_call(name: str) -> NoReturn:
+    Raises:
+        CheckpointError: always.
+    """
     raise CheckpointError(
-        f"calls {name}, which no stored weights need; nothing was run. If you trust the file, "
-        "load it where it was made and save the weights alone: torch.save(model.state_dict(), ...)"
+        f"calls {shown(name)}, which no stored weights need; nothing was run. If you trust the "
+        "file, load it where it was made and save the weights alone: "
+        "torch.save(model.state_dict(), ...)"
     )
 
 
-class Unpickler(pickle._Unpickler):
-    """The parser of the standard library with every acting opcode replaced.
-
-    The Python implementation is used because in the C one opcodes cannot be replaced.
+class Unpickler(BoundedUnpickler):
+    """The bounded parser with every acting opcode replaced.
 
     Raises:
         CheckpointError: the pickle calls something; the message names it.
     """
 
-    stack: list[Any]
-    proto: int
+    def __init__(self, file: IO[bytes], storage: Callable[..., object] | None = None) -> None:
+        super().__init__(file)
+        self._storage = storage
 
     def find_class(self, module: str, name: str) -> object:
         """A `Global`, or a torch dtype; imports nothing, whatever the name says."""
@@ -142,31 +80,34 @@ class Unpickler(pickle._Unpickler):
             )
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
             return dtype
-        if (module, name) == ("torch.storage", "UntypedStorage"):
-            return torch.UntypedStorage  # torch compares it by identity
         full = f"{module}.{name}"
-        return Global(full, _HONOURED.get(full))
+        return Global(full, HONOURED.get(full))
 
     def get_extension(self, code: int) -> NoReturn:
         """EXT opcodes reach for real objects in a table of the process."""
-        _refuse_call(f"extension {code} of copyreg")
+        refuse_call(f"extension {code} of copyreg")
 
     def _call(self, func: object, args: Any) -> object:
-        if not isinstance(func, Global):
-            _refuse_call(f"a {type(func).__name__}")
+        if not isinstance(func, Global) or not isinstance(args, tuple):
+            refuse_call(f"a {type(func).__name__}")
+        if func.name == "torch._tensor._rebuild_from_type_v2":  # a tensor with attributes
+            inner, _, inner_args, _ = args
+            if not isinstance(inner, Global) or inner.build is None:
+                refuse_call(getattr(inner, "name", "something"))
+            return self._call(inner, inner_args)
         if func.build is not None:
             return func.build(*args)
         if func.name not in _DATA:
-            _refuse_call(func.name)
+            refuse_call(func.name)
         return Placeholder(func.name)
 
     def _new(self, cls: object, args: Any) -> object:
         if not isinstance(cls, Global):
-            _refuse_call(f"a {type(cls).__name__}")
-        return Placeholder(cls.name) if cls.build is None else cls.build(*args)
+            refuse_call(f"a {type(cls).__name__}")
+        return Placeholder(cls.name) if cls.build is None else self._call(cls, args)
 
     def _instantiate(self, klass: object, args: Any) -> None:  # INST and OBJ
-        self.stack.append(self._call(klass, args))
+        self.stack.append(self._call(klass, tuple(args)))
 
     def _load_reduce(self) -> None:
         args = self.stack.pop()
@@ -181,22 +122,27 @@ class Unpickler(pickle._Unpickler):
         self._load_newobj()
 
     def _load_build(self) -> None:
-        self.stack.pop()  # the state; OrderedDict's holds torch's _metadata
-        if not isinstance(self.stack[-1], Placeholder | OrderedDict):
-            _refuse_call(f"__setstate__ of a {type(self.stack[-1]).__name__}")
+        state, target = self.stack.pop(), self.stack[-1]  # OrderedDict's is torch's _metadata
+        if not isinstance(target, dict):
+            refuse_call(f"__setstate__ of a {type(target).__name__}")
+        if isinstance(target, Placeholder) and isinstance(state, dict):
+            target.is_module = state.keys() >= _MODULE_STATE
 
     def _load_binpersid(self) -> None:
-        pid = self.stack.pop()
-        # torch also knows 'module' here, for which it may read source files and write patches
-        if not isinstance(pid, tuple) or not pid or pid[0] not in ("storage", b"storage"):
-            _refuse_call("for a persistent object that is not a storage")
-        self.stack.append(self.persistent_load(pid))
+        match self.stack.pop():
+            case ("storage", Global() as kind, str() as key, *rest) if self._storage is not None:
+                self.stack.append(self._storage(kind, key, *rest))
+            # a class, with its source, which torch would compare with the source it finds here
+            case ("module", Global() as cls, *_):
+                self.stack.append(cls)
+            case _:
+                refuse_call("for a persistent object that is not a storage")
 
     def _load_persid(self) -> NoReturn:
-        _refuse_call("for a persistent object of protocol 0")
+        refuse_call("for a persistent object of protocol 0")
 
     dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,
+        **BoundedUnpickler.dispatch,
         pickle.REDUCE[0]: _load_reduce,
         pickle.NEWOBJ[0]: _load_newobj,
         pickle.NEWOBJ_EX[0]: _load_newobj_ex,
@@ -206,6 +152,12 @@ class Unpickler(pickle._Unpickler):
     }
 
 
-def load(file: IO[bytes], **options: Any) -> object:
-    """One object of an open pickle; torch reads the parts of old-format files with it."""
-    return Unpickler(file, **options).load()
+def load(file: IO[bytes], storage: Callable[..., object] | None = None) -> object:
+    """The next object of an open pickle.
+
+    `storage` is called with what a persistent id says after "storage" and returns a `Storage`.
+
+    Raises:
+        CheckpointError: see `Unpickler`; without a pickle in `file`, nearly anything.
+    """
+    return Unpickler(file, storage).load()

@@ -4,7 +4,6 @@ import collections
 import os
 import pickle
 import re
-import tarfile
 from argparse import Namespace
 
 import pytest
@@ -139,12 +138,6 @@ def test_a_malicious_file_is_refused_by_name_and_has_not_run(tmp_path, raw):
     assert caught.value.__suppress_context__
 
 
-def tar_that_begins_like_a_pickle(path):
-    """torch would extract it into a folder: the format of 2017."""
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
-        tar.addfile(tarfile.TarInfo("\udc80"))
-
-
 BAD = {
     "missing": (lambda p: None, "does not exist.*Check the path"),
     "directory": (lambda p: p.mkdir(), "is a directory.*Name a file"),
@@ -154,7 +147,6 @@ BAD = {
     "pickle magic": (lambda p: p.write_bytes(b"\x80\x02" + b"\xff" * 99), "damaged or cut short"),
     "zip magic": (lambda p: p.write_bytes(b"PK\x03\x04" + b"\xff" * 99), "damaged or cut short"),
     "safetensors header": (lambda p: p.write_bytes(b"\xff" * 8 + b"{}"), "damaged safetensors"),
-    "tar": (tar_that_begins_like_a_pickle, "is no checkpoint: it begins with"),
     "a list": (lambda p: torch.save([1], p), "holds no weights: it is a list"),
     "no weights": (
         lambda p: torch.save(dict.fromkeys("abcdefg"), p),
@@ -163,7 +155,7 @@ BAD = {
     "an object": (lambda p: torch.save(Namespace(), p), "it is a pickled argparse.Namespace"),
     "a module": (
         lambda p: torch.save(torch.nn.Linear(2, 2), p),
-        "it is a pickled torch.nn.*Linear",
+        r"whole pickled module \(torch.nn.*Linear\).*nothing of it was.*model\.state_dict\(\)",
     ),
     "not finite": (
         lambda p: torch.save({c: torch.tensor([1, float("nan")]) for c in "abcdefg"}, p),
