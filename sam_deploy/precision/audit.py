@@ -5,28 +5,38 @@ Asking for FP16 and getting FP32 is a failure, never a warning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 
 from sam_deploy.errors import PrecisionError
-from sam_deploy.manifest import LargestValue, PrecisionReport
-from sam_deploy.precision.islands import island_of
-from sam_deploy.recipe import Island, Precision
+from sam_deploy.manifest import IslandReport, LargestValue, PrecisionReport
+from sam_deploy.precision.islands import Pinned, island_of
+from sam_deploy.precision.onnx_types import OF_SHAPES
+from sam_deploy.recipe import Precision
 
-_NAMES: dict[int, str] = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+_NAMES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "fp32",
+    onnx.TensorProto.FLOAT16: "fp16",
+    onnx.TensorProto.BFLOAT16: "bf16",
+    onnx.TensorProto.DOUBLE: "fp64",
+}
+_PRECISIONS = {"fp32", "fp16"}
 
 
 def audit_precision(
     model: onnx.ModelProto,
     precision: Precision,
-    islands: Sequence[Island] = (),
+    islands: Sequence[IslandReport] = (),
     io_dtype: Precision = "fp32",
+    *,
+    island_macs: float = 0.0,
     largest: LargestValue | None = None,
 ) -> PrecisionReport:
     """Hold the types of `model` against what was asked, and count them.
 
-    `largest` is what `check_ranges` found, for the report.
+    `island_macs` and `largest` are what `check_share` and `largest_in_fp16` found, for the report.
+    Nodes that touch no floats (sizes, indices) have no precision.
 
     Types are inferred anew from the inputs and weights; what the graph says of itself is dropped
     from `model`.
@@ -40,16 +50,19 @@ def audit_precision(
     groups: dict[str, dict[str, int]] = {}
     problems: list[str] = []
     for node in model.graph.node:
-        # A Cast is where types change; a node's type is otherwise that of its first input.
-        dtype = _NAMES.get(types.get(next(iter(node.input), ""), 0), "other")
+        # A Cast is where types change; a node's type is otherwise that of its first float.
+        floats = [_NAMES[t] for v in [*node.input, *node.output] if (t := types.get(v)) in _NAMES]
+        if not floats or node.op_type in OF_SHAPES:
+            continue
+        dtype = floats[0]
         counts = groups.setdefault(node.op_type, {})
         counts[dtype] = counts.get(dtype, 0) + 1
         expected = "fp32" if island_of(node.name, islands) else precision
         if node.op_type != "Cast" and dtype != expected:
             problems.append(f"{node.name} computes in {dtype}, expected {expected}")
-    problems += _foreign_casts(model, islands)
+    problems += _foreign_casts(model, types, islands)
     for value in [*model.graph.input, *model.graph.output]:
-        dtype = _NAMES.get(value.type.tensor_type.elem_type, "other")
+        dtype = _NAMES.get(value.type.tensor_type.elem_type, io_dtype)
         if dtype != io_dtype:
             problems.append(f"{value.name} is {dtype}, expected {io_dtype}")
     if problems:
@@ -62,6 +75,7 @@ def audit_precision(
         precision=precision,
         io_dtype=io_dtype,
         islands=list(islands),
+        island_macs=island_macs,
         types_by_op=groups,
         largest=largest,
     )
@@ -79,7 +93,10 @@ def _inferred_types(model: onnx.ModelProto) -> dict[str, int]:
     return types
 
 
-def _foreign_casts(model: onnx.ModelProto, islands: Sequence[Island]) -> list[str]:
+def _foreign_casts(
+    model: onnx.ModelProto, types: Mapping[str, int], islands: Sequence[Pinned]
+) -> list[str]:
+    """Casts among FP32 and FP16 that stand neither at the graph's ends nor at an island."""
     ends = {value.name for value in [*model.graph.input, *model.graph.output]}
     at_island: set[str] = set()
     for node in model.graph.node:
@@ -88,5 +105,7 @@ def _foreign_casts(model: onnx.ModelProto, islands: Sequence[Island]) -> list[st
     return [
         f"{node.name} stands neither at the graph's ends nor at an island"
         for node in model.graph.node
-        if node.op_type == "Cast" and not {node.input[0], node.output[0]} & (ends | at_island)
+        if node.op_type == "Cast"
+        and {_NAMES.get(types.get(v, 0)) for v in (node.input[0], node.output[0])} <= _PRECISIONS
+        and not {node.input[0], node.output[0]} & (ends | at_island)
     ]

@@ -12,14 +12,15 @@ import numpy as np
 import onnx_ir as ir
 
 from sam_deploy.errors import PrecisionError
-from sam_deploy.precision.islands import island_of
-from sam_deploy.recipe import Island, Precision
+from sam_deploy.precision.islands import Pinned, is_in, island_of, module_of
+from sam_deploy.precision.onnx_types import OF_SHAPES, stays_fp32
+from sam_deploy.recipe import Precision
 
 FP16_MAX = 65504.0
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
-def to_fp16(model: ir.Model, islands: Sequence[Island] = (), io_dtype: Precision = "fp32") -> None:
+def to_fp16(model: ir.Model, islands: Sequence[Pinned] = (), io_dtype: Precision = "fp32") -> None:
     """Type the FP32 graph `model` in FP16, in place, but for `islands` and, by default, its ends.
 
     LayerNormalization takes and gives FP16 and computes in FP32 (stash_type 1).
@@ -29,9 +30,9 @@ def to_fp16(model: ir.Model, islands: Sequence[Island] = (), io_dtype: Precision
     """
     graph = model.graph
     _check_islands(graph, islands)
+    check_weights(graph, islands)
     wanted = {
-        node: ir.DataType.FLOAT if island_of(node.name or "", islands) else ir.DataType.FLOAT16
-        for node in graph
+        node: ir.DataType.FLOAT if is_in(node, islands) else ir.DataType.FLOAT16 for node in graph
     }
     _convert_weights(graph, wanted)
     ends = ir.DataType.FLOAT16 if io_dtype == "fp16" else ir.DataType.FLOAT
@@ -40,37 +41,83 @@ def to_fp16(model: ir.Model, islands: Sequence[Island] = (), io_dtype: Precision
             given.dtype = ends
     casts = _Casts(graph)
     for node in list(graph):
+        if node.op_type in OF_SHAPES:
+            continue
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype in _FLOATS and value.dtype != wanted[node]:
-                node.replace_input_with(index, casts.before(node, value, wanted[node]))
+            if value is None or value.dtype not in _FLOATS:
+                continue
+            dtype = ir.DataType.FLOAT if stays_fp32(node, index) else wanted[node]
+            if value.dtype != dtype:
+                node.replace_input_with(index, casts.before(node, value, dtype))
+        _retype_attributes(node, wanted[node])
         for output in node.outputs:
             if output.dtype in _FLOATS:
                 output.dtype = wanted[node]
     casts.at_outputs(ends)
 
 
-def _check_islands(graph: ir.Graph, islands: Sequence[Island]) -> None:
+def check_weights(graph: ir.Graph, islands: Sequence[Pinned], *, scalars: bool = True) -> None:
+    """Refuse weights that FP16 cannot hold, but for those that only `islands` read.
+
+    Raises:
+        PrecisionError: naming the weight and its module.
+    """
+    for name, value in graph.initializers.items():
+        if value.dtype != ir.DataType.FLOAT or (is_scalar(value) and not scalars):
+            continue
+        largest = magnitude(value)
+        if not largest <= FP16_MAX and not all(is_in(user, islands) for user, _ in value.uses()):
+            raise PrecisionError(
+                f"the weight {name}{module_of(value)} holds {largest:g}; FP16 ends at "
+                f"{FP16_MAX:g}. Export in FP32, or list its module under [[islands]] in the recipe."
+            )
+
+
+def magnitude(value: ir.Value) -> float:
+    """Max |x| of a weight."""
+    assert value.const_value is not None
+    return float(np.abs(value.const_value.numpy()).max(initial=0.0))
+
+
+def is_scalar(value: ir.Value) -> bool:
+    """Whether a weight has one element."""
+    return value.const_value is not None and value.const_value.size == 1
+
+
+def _retype_attributes(node: ir.Node, dtype: ir.DataType) -> None:
+    """Where an attribute says FP32 (Cast, ConstantOfShape, EyeLike), let it say `dtype`."""
+    for name in ("to", "dtype"):
+        attribute = node.attributes.get(name)
+        if attribute is not None and attribute.as_int() == ir.DataType.FLOAT:
+            node.attributes[name] = ir.AttrInt64(name, dtype.value)
+    value = node.attributes.get("value")
+    if value is not None and value.type == ir.AttributeType.TENSOR:
+        tensor = value.as_tensor()
+        if tensor.dtype == ir.DataType.FLOAT:
+            typed = ir.tensor(tensor.numpy().astype(dtype.numpy()), name=tensor.name)
+            node.attributes["value"] = ir.AttrTensor("value", typed)
+
+
+def _check_islands(graph: ir.Graph, islands: Sequence[Pinned]) -> None:
     for island in islands:
         if not any(island_of(node.name or "", [island]) for node in graph):
             raise PrecisionError(
-                f"island {island.match!r} names no module of the graph. Take a module path such as "
-                f"{(next(iter(graph)).name or '').rpartition('/')[0]!r}."
+                f"island {island.match!r} names no module or node of the graph. Take a path such "
+                f"as {(next(iter(graph)).name or '').rpartition('/')[0]!r}."
             )
 
 
 def _convert_weights(graph: ir.Graph, wanted: dict[ir.Node, ir.DataType]) -> None:
     for name, value in list(graph.initializers.items()):
-        uses = [use for use in value.uses() if wanted[use[0]] == ir.DataType.FLOAT16]
+        uses = [
+            use
+            for use in value.uses()
+            if wanted[use[0]] == ir.DataType.FLOAT16 and not stays_fp32(*use)
+        ]
         if value.dtype != ir.DataType.FLOAT or not uses:
             continue
         assert value.const_value is not None
         weight = value.const_value.numpy()
-        largest = float(np.abs(weight).max(initial=0.0))
-        if not largest <= FP16_MAX:
-            raise PrecisionError(
-                f"weight {name} holds {largest:g}; FP16 ends at {FP16_MAX:g}. "
-                "Export in FP32, or list its module as an island in the recipe."
-            )
         half = value
         if len(uses) < len(value.uses()):  # an island reads it too: that keeps the FP32 values
             half = ir.Value(name=f"{name}.fp16", shape=value.shape)

@@ -1,5 +1,6 @@
 """A graph that is not in the precision asked for is caught, whatever it says of itself."""
 
+import numpy as np
 import onnx
 import pytest
 import tiny_graphs
@@ -117,9 +118,26 @@ def test_types_that_contradict_each_other_are_caught():
         audit_precision(proto, "fp16")
 
 
-def test_a_node_without_inputs_is_a_finding_not_a_crash():
+def test_a_node_without_inputs_has_its_outputs_type():
     proto = fp16()
-    value = numpy_helper.from_array(numpy_helper.to_array(proto.graph.initializer[0]))
+    value = numpy_helper.from_array(np.ones(3, np.float32))
     proto.graph.node.insert(0, helper.make_node("Constant", [], ["k"], "odd/Constant", value=value))
-    with pytest.raises(PrecisionError, match="odd/Constant computes in other"):
+    with pytest.raises(PrecisionError, match="odd/Constant computes in fp32"):
         audit_precision(proto, "fp16")
+
+
+def test_double_precision_is_a_finding():
+    proto = tiny_graphs.proto()
+    value = numpy_helper.from_array(np.ones(3))
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["k"], "odd/Constant", value=value))
+    with pytest.raises(PrecisionError, match="odd/Constant computes in fp64, expected fp32"):
+        audit_precision(proto, "fp32")
+
+
+def test_sizes_and_indices_have_no_precision():
+    proto = fp16()
+    proto.graph.node.insert(0, helper.make_node("Shape", ["input"], ["size"], "odd/Shape"))
+    value = numpy_helper.from_array(np.ones(3, np.int64))
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["k"], "odd/Constant", value=value))
+    report = audit_precision(proto, "fp16")
+    assert "Constant" not in report.types_by_op

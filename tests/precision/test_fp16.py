@@ -14,7 +14,7 @@ from weights import golden_input
 
 from sam_deploy.agreement import relative_rms
 from sam_deploy.errors import PrecisionError
-from sam_deploy.precision import audit_precision, to_fp16
+from sam_deploy.precision import audit_precision, fp32_only_islands, to_fp16
 from sam_deploy.recipe import Island
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -204,7 +204,7 @@ def test_a_weight_used_in_and_out_of_an_island_is_exact_inside():
 @pytest.mark.parametrize("value", [65536.0, -1e6, np.inf, np.nan])
 def test_a_weight_beyond_fp16_is_refused_by_name(value):
     model = chain(("a/Mul", "Mul", ["x", "w"], "y"), weights=[("a.scale", 1.0), ("w", value)])
-    with pytest.raises(PrecisionError, match=r"weight w holds .*; FP16 ends at 65504"):
+    with pytest.raises(PrecisionError, match=r"weight w of module a holds .*; FP16 ends"):
         to_fp16(model)
 
 
@@ -213,7 +213,63 @@ def test_the_largest_fp16_and_a_large_weight_in_an_island_are_taken():
     converted(chain(("a/Mul", "Mul", ["x", "w"], "y"), weights=[("w", 1e9)]), "a")
 
 
-@pytest.mark.parametrize("path", ["block9", "block1.0.at", "Block1", "block1.0.attn/Mul"])
+@pytest.mark.parametrize("path", ["block9", "block1.0.at", "Block1", "block1.0.attn/Mul_9"])
 def test_an_island_that_names_nothing_is_refused(path):
-    with pytest.raises(PrecisionError, match=f"island '{path}' names no module"):
+    with pytest.raises(PrecisionError, match=f"island '{path}' names no module or node"):
         to_fp16(tiny_graphs.graph(), islands("block1.0.attn", path))
+
+
+def test_an_island_may_be_a_single_node():
+    nodes = (("a/Neg", "Neg", ["x"], "a"), ("a/Abs", "Abs", ["a"], "b"), ("Abs", "Abs", ["b"], "y"))
+    inferred = types(converted(chain(*nodes), "a/Neg"))
+    assert [inferred[name] for name in "ab"] == [FLOAT, HALF]
+
+
+RESIZE = """<ir_version: 10, opset_import: ["" : 20]>
+    g (float[1,2,4,4] x, bool[1,2,8,8] mask) => (float[1,2,8,8] y)
+    <float[4] scales = {1, 1, 2, 2}, float low = {-5}>
+    {
+        size = Shape (x)
+        zeros = ConstantOfShape <value = float[1] {0.25}> (size)
+        ones = Cast <to = 1> (mask)
+        a = Add (x, zeros)
+        b = Resize <mode = "nearest"> (a, , scales)
+        c = Where (mask, b, low)
+        y = Mul (c, ones)
+    }"""
+
+
+def test_what_onnx_has_in_fp32_only_stays_so_and_what_makes_floats_makes_halves():
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(RESIZE))
+    for node in model.graph.node:
+        node.name = node.op_type
+    proto = converted(ir.from_proto(model))
+    kept = {w.name: w.data_type for w in proto.graph.initializer}
+    assert (kept["scales"], kept["low"]) == (FLOAT, HALF)
+    x = np.random.RandomState(0).standard_normal((1, 2, 4, 4)).astype(np.float32)
+    mask = np.random.RandomState(1).rand(1, 2, 8, 8) > 0.5
+    runs = [
+        onnx.reference.ReferenceEvaluator(p).run(None, {"x": x, "mask": mask})[0]
+        for p in (onnx.parser.parse_model(RESIZE), proto)
+    ]
+    assert relative_rms(runs[1], runs[0]) < 1e-3
+
+
+def test_an_operator_without_an_fp16_form_becomes_an_island():
+    model = ir.from_proto(
+        onnx.shape_inference.infer_shapes(
+            onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+            g (float[5] x) => (float[5] y) <float zero = {0}, float five = {5}, float one = {1}>
+            { steps = Range (zero, five, one)   y = Mul (x, steps) }""")
+        )
+    )
+    for node in model.graph:
+        node.name = node.op_type
+    found = fp32_only_islands(model)
+    assert [(i.match, i.reason) for i in found] == [("Range", "ONNX has no Range in FP16")]
+    assert fp32_only_islands(model, found) == []
+    to_fp16(model, found)
+    proto = ir.to_proto(model)
+    audit_precision(proto, "fp16", found)
+    (y,) = onnx.reference.ReferenceEvaluator(proto).run(None, {"x": np.ones(5, np.float32)})
+    np.testing.assert_array_equal(y, np.arange(5))
