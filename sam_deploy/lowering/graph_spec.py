@@ -1,12 +1,13 @@
 """The written spec of the graph that an export may contain, and its check.
 
 A static graph of SMT needs these operators and no others. Whatever else appears (a Shape, a
-Gather, a Cast) is a runtime size or a precision that slipped in, and stops the export.
+Gather, a Cast) is a runtime size or a precision that slipped in, and stops the export. The network
+that a SAM module was pasted into may hold any standard operator but control flow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
@@ -53,11 +54,17 @@ ALLOWED_RESHAPES = {
 
 RESHAPES_IN_ATTENTION = {(4, 4): "channels to heads, or back"}
 
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+_STANDARD = ("", "ai.onnx")
+
 MAX_BYTES = 2**31  # protobuf's limit for one file
 
 
-def check_graph(model: ir.Model) -> None:
+def check_graph(model: ir.Model, static: Sequence[str] = ("",)) -> None:
     """Hold `model` (FP32, before any precision is applied) against the spec.
+
+    `static` are the paths of the modules that were rewritten ('' is the whole network): what is
+    below them must be SMT's static graph, what is beside them a graph without control flow.
 
     Raises:
         GraphSpecError: naming every node that the spec does not allow, by module, and why.
@@ -66,7 +73,12 @@ def check_graph(model: ir.Model) -> None:
     problems = [
         f"{node.name}: {problem}"
         for node in model.graph
-        if (problem := _problem(node, _module(node) in attention)) is not None
+        if (
+            problem := _problem(node, _module(node) in attention)
+            if _below(_module(node), static)
+            else _foreign_problem(node)
+        )
+        is not None
     ]
     problems += _stored_twice(model.graph)
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
@@ -77,7 +89,8 @@ def check_graph(model: ir.Model) -> None:
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise GraphSpecError(
             f"the exported graph is not the static graph it should be:\n  {shown}{more}\n"
-            "Either a module was not recognised (see the rewrite report), or this is a bug of ours."
+            "Either a module was not recognised (see the rewrite report), or this is a bug of "
+            "ours: please report it with these lines."
         )
 
 
@@ -85,8 +98,20 @@ def _module(node: ir.Node) -> str:
     return (node.name or "").rpartition("/")[0]
 
 
+def _below(module: str, paths: Sequence[str]) -> bool:
+    return any(path in ("", module) or module.startswith(path + ".") for path in paths)
+
+
+def _foreign_problem(node: ir.Node) -> str | None:
+    if node.domain not in _STANDARD:
+        return f"{node.domain}.{node.op_type} is no standard operator: no other runtime has it"
+    if node.op_type in CONTROL_FLOW:
+        return f"{node.op_type} is control flow: the graph would depend on the data"
+    return None
+
+
 def _problem(node: ir.Node, in_attention: bool) -> str | None:
-    if node.domain not in ("", "ai.onnx") or node.op_type not in ALLOWED_OPS:
+    if node.domain not in _STANDARD or node.op_type not in ALLOWED_OPS:
         return f"{node.domain or 'ai.onnx'}.{node.op_type} is not an allowed operator"
     check = _CHECKS.get(node.op_type)
     return check(node, in_attention) if check else None

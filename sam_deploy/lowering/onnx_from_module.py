@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sam_deploy.errors import InputError
+from sam_deploy.lowering.batch import BATCH, any_batch, quiet, with_batch
 from sam_deploy.lowering.names import name_by_module
 from sam_deploy.lowering.tidy import tidy
+from sam_deploy.lowering.user_code import line_of
 
 OPSET = 20  # the first with Gelu; every TensorRT since 10 and TensorRT-RTX parse it
-BATCH = "batch"  # the name of the dynamic dimension
 _TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
 
 
@@ -34,27 +33,37 @@ def onnx_from_module(
     `example_inputs` are positional; tensors have the batch in dimension 0 and give every other
     size, anything else (an H, a W) becomes a constant. `batch` None leaves the batch dynamic
     under the name "batch", a number fixes it. Weights stay in memory; nothing is written.
+
+    Raises:
+        InputError: the exporter cannot take the module, or gives another number of outputs than
+            there are names; with the Python file and line where it is known.
     """
     size = _TRACED_BATCH if batch is None else batch
-    inputs = tuple(_with_batch(x, size) for x in example_inputs)
-    dynamic = None
-    if batch is None:
-        shared = torch.export.Dim(BATCH)
-        dynamic = tuple({0: shared} if isinstance(x, Tensor) else None for x in inputs)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module.eval(),
-            inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(input_names),
-            output_names=list(output_names),
-            dynamic_shapes=dynamic,
-            verbose=False,
-        )
+    inputs = with_batch(example_inputs, size)
+    dynamic = any_batch(inputs) if batch is None else None
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module.eval(),
+                inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(input_names),
+                output_names=list(output_names),
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise InputError(_refusal(error)) from error
     assert program is not None
     model = program.model
+    if len(model.graph.outputs) != len(output_names):
+        raise InputError(
+            f"the graph has {len(model.graph.outputs)} outputs for {len(output_names)} names "
+            f"({', '.join(output_names)}). Return each tensor once."
+        )
     if batch is None:
+        _check_free(model.graph)
         _name_batch(model.graph)
     tidy(model)
     name_by_module(model.graph)
@@ -64,10 +73,24 @@ def onnx_from_module(
     return model
 
 
-def _with_batch(x: Any, size: int) -> Any:
-    if not isinstance(x, Tensor):
-        return x
-    return x[:1].expand(size, *x.shape[1:]).contiguous()
+def _refusal(error: Exception) -> str:
+    cause = error.__cause__ or error
+    first = next((line for line in str(cause).splitlines() if line.strip()), "")
+    line = line_of(error)
+    return (
+        f"PyTorch's exporter cannot take the network{f', at {line}' if line else ''}: "
+        f"{type(cause).__name__}: {first.strip()}"
+    )
+
+
+def _check_free(graph: ir.Graph) -> None:
+    """The exporter makes a batch that the network fixes a number, and says nothing."""
+    for value in graph.inputs:
+        if value.shape is not None and isinstance(value.shape[0], int):
+            raise InputError(
+                f"the network works at the batch size of its example inputs only: the exporter "
+                f"gives {value.name} the shape {tuple(value.shape)}. Export with a fixed batch."
+            )
 
 
 def _name_batch(graph: ir.Graph) -> None:
@@ -89,19 +112,3 @@ def _strip_metadata(model: ir.Model) -> None:
     for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
         value.metadata_props.clear()
         value.doc_string = None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's notes about itself (torchvision missing, pytree deprecations) are no news."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.filterwarnings("ignore", message=".*different number of inputs.*")
-            yield
-    finally:
-        logger.setLevel(level)

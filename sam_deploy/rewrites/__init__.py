@@ -2,6 +2,18 @@
 
 from sam_deploy.report import RewriteReport
 from sam_deploy.rewrite_options import RewriteOptions
+from sam_deploy.rewrites._rule import Refused, Rule
+from sam_deploy.rewrites._run import evaluation_copy
 from sam_deploy.rewrites.pipeline import PIPELINE, rewrite
+from sam_deploy.rewrites.static import static_paths
 
-__all__ = ["PIPELINE", "RewriteOptions", "RewriteReport", "rewrite"]
+__all__ = [
+    "PIPELINE",
+    "Refused",
+    "RewriteOptions",
+    "RewriteReport",
+    "Rule",
+    "evaluation_copy",
+    "rewrite",
+    "static_paths",
+]

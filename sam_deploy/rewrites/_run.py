@@ -53,8 +53,8 @@ def tensors(outputs: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
-def float64_copy(module: nn.Module) -> nn.Module:
-    """`module` in float64 on the CPU, in evaluation mode, with plain parameters only."""
+def evaluation_copy(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A copy of `module` on the CPU in evaluation mode, its floats as `dtype`."""
     # Activations that a forward stored carry a graph and refuse to be copied: share their values.
     held = (leaf for part in module.modules() for leaf in pytree.tree_leaves(vars(part)))
     memo: dict[int, Any] = {
@@ -62,7 +62,12 @@ def float64_copy(module: nn.Module) -> nn.Module:
         for leaf in held
         if isinstance(leaf, Tensor) and leaf.grad_fn is not None
     }
-    copied = copy.deepcopy(module, memo).cpu().double().eval()
+    return copy.deepcopy(module, memo).cpu().to(dtype).eval()
+
+
+def float64_copy(module: nn.Module) -> nn.Module:
+    """An evaluation copy of `module` in float64, with plain parameters only."""
+    copied = evaluation_copy(module, torch.float64)
     for part in list(copied.modules()):
         if is_parametrized(part):
             _bake(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,14 +46,18 @@ PIPELINE: list[Rule[Any]] = [
 
 
 def rewrite(
-    module: nn.Module, example_inputs: tuple[Any, ...], options: RewriteOptions | None = None
+    module: nn.Module,
+    example_inputs: tuple[Any, ...],
+    options: RewriteOptions | None = None,
+    pipeline: Sequence[Rule[Any]] | None = None,
 ) -> tuple[nn.Module, RewriteReport]:
     """`module` as a static graph, still a plain PyTorch module, and what was done to it.
 
     `module` is left untouched and is taken in evaluation mode. `example_inputs` are its positional
     arguments; the image size they have is the one the result is for, the batch size stays free.
     Rules are applied in float64; after each that fired, the whole module is compared with the
-    untouched one on `example_inputs`.
+    untouched one on `example_inputs`. `pipeline` is `PIPELINE` by default; rules of your own go
+    where they belong in a copy of it.
 
     Raises:
         RewriteError: a rule changed the function: relative RMS above 1e-10 in float64.
@@ -76,7 +81,7 @@ def rewrite(
     before = count = reference.operators
     logs: list[RuleLog] = []
     counts: list[int] = []
-    for rule in PIPELINE:
+    for rule in PIPELINE if pipeline is None else pipeline:
         working, log = apply_rule(working, rule, options, uncalled)
         logs.append(log)
         if log.fired:
