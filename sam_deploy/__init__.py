@@ -1,23 +1,46 @@
 """sam-deploy: SMT out of PyTorch and into production, fast and provably the same model.
 
-`load` a bundle here; importing this package imports neither torch nor onnx.
+`export` any module and `load` its bundle here; importing this package imports neither torch nor
+onnx.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sam_deploy.exporter import Export, export
+    from sam_deploy.preprocess import Preprocessing
+    from sam_deploy.recipe import Island, Tolerances
+    from sam_deploy.rewrite_options import RewriteOptions
     from sam_deploy.runtime import Engine, load
 
 __version__ = version("sam-deploy")
-__all__ = ["Engine", "load"]
+__all__ = [
+    "Engine",
+    "Export",
+    "Island",
+    "Preprocessing",
+    "RewriteOptions",
+    "Tolerances",
+    "export",
+    "load",
+]
+_HOMES = {
+    "Engine": "runtime",
+    "Export": "exporter",
+    "Island": "recipe",
+    "Preprocessing": "preprocess",
+    "RewriteOptions": "rewrite_options",
+    "Tolerances": "recipe",
+    "export": "exporter",
+    "load": "runtime",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from sam_deploy import runtime
-
-        return getattr(runtime, name)
+    if name in _HOMES:
+        return getattr(import_module(f"sam_deploy.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

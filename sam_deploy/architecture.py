@@ -12,8 +12,12 @@ from msgspec import Meta
 
 from sam_deploy.errors import InputError, nearest
 
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-PerStage = tuple[Count, Count, Count, Count]
+# Far above every SMT, and far below what would only fill the memory.
+Channels = Annotated[int, Meta(ge=1, le=2**14)]
+Depth = Annotated[int, Meta(ge=1, le=512)]
+Heads = Annotated[int, Meta(ge=1, le=64)]
+Ratio = Annotated[int, Meta(ge=1, le=32)]
+Kernel = Annotated[int, Meta(ge=1, le=31)]
 
 STAGES = 4
 STRIDES = (4, 8, 16, 32)  # of the four stages' feature maps
@@ -27,13 +31,13 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     `attention_heads` those of attention in stages 3 and 4. Channel counts are per stage.
     """
 
-    dims: PerStage
-    depths: PerStage
-    mlp_ratios: PerStage = (4, 4, 4, 2)
-    sam_heads: tuple[Count, Count, Count] = (4, 4, 4)
-    attention_heads: tuple[Count, Count] = (8, 16)
-    stem_kernel: Count = 3
-    expand_ratio: Count = 2
+    dims: tuple[Channels, Channels, Channels, Channels]
+    depths: tuple[Depth, Depth, Depth, Depth]
+    mlp_ratios: tuple[Ratio, Ratio, Ratio, Ratio] = (4, 4, 4, 2)
+    sam_heads: tuple[Heads, Heads, Heads] = (4, 4, 4)
+    attention_heads: tuple[Heads, Heads] = (8, 16)
+    stem_kernel: Kernel = 3
+    expand_ratio: Ratio = 2
 
     def __post_init__(self) -> None:
         """Refuse numbers that do not divide.

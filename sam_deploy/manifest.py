@@ -8,37 +8,48 @@ import msgspec
 
 from sam_deploy.errors import BundleError
 from sam_deploy.preprocess import Preprocessing
-from sam_deploy.recipe import Island, Precision, Recipe, Tolerances
+from sam_deploy.recipe import Precision, Recipe, Tolerances
 from sam_deploy.report import RewriteReport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+TensorDtype = Literal[
+    "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"
+]
+
+SampleKind = Literal["folder", "npz", "example", "synthetic", "seeded normal"]
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An input or output. `dims` are sizes, or a name where the size is free ("batch")."""
 
     name: str
-    dtype: Literal["float32", "float16"]
+    dtype: TensorDtype
     dims: list[int | str]
 
 
 class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which model this is; `num_classes` is None where there is no head."""
+    """Which model this is; `num_classes` is None where there is no head.
+
+    `kind` "module" is any network that gives no scores of classes.
+    """
 
     name: str
-    kind: Literal["classifier", "backbone", "sam"]
+    kind: Literal["classifier", "backbone", "sam", "module"]
     num_classes: int | None
     layer_scale: bool
     parameters: int
 
 
 class WeightsInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the weights come from; `sha256` is over names, dtypes, shapes and values."""
+    """Where the weights come from; `sha256` is over names, dtypes, shapes and values.
 
-    source: Literal["checkpoint", "random"]
+    `source` "module": they were in the network that was given.
+    """
+
+    source: Literal["checkpoint", "random", "module"]
     file: str | None
     ema: bool
     seed: int | None
@@ -60,24 +71,44 @@ class LargestValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     value: float
 
 
+class IslandReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Nodes that stay in FP32, and why: a module of the recipe, or a node that FP16 cannot hold.
+
+    `largest` is the |x| that was measured in FP32 where that is the reason.
+    """
+
+    match: str
+    reason: str
+    largest: float | None = None
+
+
 class PrecisionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the audit found: for each operator how many nodes compute in which type."""
+    """What the audit found: for each operator how many nodes compute in which type.
+
+    `island_macs` is the part of the multiply-adds that is in `islands`.
+    """
 
     precision: Precision
     io_dtype: Precision
-    islands: list[Island]
+    islands: list[IslandReport]
+    island_macs: float
     types_by_op: dict[str, dict[str, int]]
     largest: LargestValue | None = None
 
 
 class OutputParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One output of the artefact against the reference, over all samples."""
+    """One output of the artefact against the reference, over all samples.
+
+    Floats are judged by distance; `top1_agreement` only where they are scores of classes. Of
+    integers and booleans only `equal_elements` is given, the part that is the reference's.
+    """
 
     name: str
-    relative_rms: float
-    max_error: float
-    cosine: float
-    top1_agreement: float | None
+    relative_rms: float | None = None
+    max_error: float | None = None
+    cosine: float | None = None
+    top1_agreement: float | None = None
+    equal_elements: float | None = None
 
 
 class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -85,8 +116,10 @@ class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     artefact: str
     backend: str
-    data: Literal["folder", "synthetic", "seeded normal"]
+    data: SampleKind
     samples: int
+    unreadable: int = 0
+    """Images of the folder that could not be read, and so were left out."""
     data_sha256: str
     tolerances: Tolerances
     outputs: list[OutputParity]
@@ -134,6 +167,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError("a bundle has inputs and outputs, and its inputs have dims")
         if self.model.kind == "classifier" and self.preprocessing is None:
             raise ValueError("a classifier has preprocessing")
+        classes = self.model.num_classes
+        if classes and [output.dims[1:] for output in self.outputs] != [[classes]]:
+            raise ValueError(f"a model of {classes} classes has one output, (batch, {classes})")
         if self.class_names and len(self.class_names) != self.model.num_classes:
             raise ValueError(
                 f"{len(self.class_names)} class names for {self.model.num_classes} classes"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -52,10 +51,12 @@ class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
                 f"resize_px = {self.resize_px} is too small to crop size_px = {self.size_px} from; "
                 f"it must be at least {max(self.size_px)}, or null to resize without a crop"
             )
-        if not all(map(math.isfinite, self.mean)):
-            raise ValueError(f"mean = {self.mean} must be finite")
-        if not all(math.isfinite(value) and value > 0 for value in self.std):
-            raise ValueError(f"std = {self.std} must be positive and finite")
+        if not all(-10 <= value <= 10 for value in self.mean):
+            raise ValueError(f"mean = {self.mean} must be of values in 0..1: between -10 and 10")
+        if not all(1e-3 <= value <= 1e3 for value in self.std):
+            raise ValueError(
+                f"std = {self.std} must be positive, and of values in 0..1: between 0.001 and 1000"
+            )
 
     @classmethod
     def for_size(cls, height: int, width: int) -> Preprocessing:

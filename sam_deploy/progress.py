@@ -15,3 +15,6 @@ class Progress:
     def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
         """A stage of the work; yields what to call with each number of `total` steps done."""
         yield lambda steps: None
+
+    def note(self, text: str) -> None:
+        """Something that is no failure, but that whoever watches should know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from sam_deploy import architecture
-from sam_deploy.architecture import MIN_IMAGE_PX, Architecture, Count
+from sam_deploy.architecture import MIN_IMAGE_PX, Architecture, Channels, Heads, Ratio
 from sam_deploy.errors import InputError, nearest
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.rewrite_options import RewriteOptions
@@ -18,6 +19,8 @@ from sam_deploy.validation import is_plain_name, struct_from_dict
 
 Precision = Literal["fp32", "fp16"]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Pixels = Annotated[int, Meta(ge=1, le=2**14)]
+MAX_ISLAND_MACS = 0.05  # an FP16 model with more than this in FP32 is not what was asked for
 
 
 class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,7 +37,8 @@ class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     cosine: Annotated[float, Meta(ge=0.9, le=1)]
     """Cosine between all outputs and the reference's, at least."""
     top1_agreement: Fraction
-    """Fraction of images whose first class is the reference's, at least (classifiers only)."""
+    """Fraction of decisions that are the reference's, at least: first classes of a classifier,
+    elements of an output of integers or booleans."""
 
 
 DEFAULT_TOLERANCES: dict[Precision, Tolerances] = {
@@ -53,9 +57,9 @@ class Island(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class SamShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The SAM module on its own: channels, heads, expand ratio."""
 
-    dim: Count = 256
-    heads: Count = 4
-    expand: Count = 2
+    dim: Channels = 256
+    heads: Heads = 4
+    expand: Ratio = 2
 
     def __post_init__(self) -> None:
         """Refuse a dim that the heads don't divide.
@@ -71,18 +75,22 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One deployment. Paths are relative to the recipe's file."""
 
     model: str
-    """A name of `list_models()`, or with `architecture` any name of your own."""
-    image_size: tuple[Count, Count]
-    """Height and width in pixels; for `sam` its grid of tokens."""
+    """A name of `list_models()`, with `architecture` any name of your own, or
+    `package.module:factory` for a network of your own."""
+    image_size: tuple[Pixels, Pixels] | None = None
+    """Height and width in pixels; for `sam` its grid of tokens. A network of your own may do
+    without: then its factory gives example inputs."""
     precision: Precision = "fp32"
     tolerances: Tolerances
+    input_names: list[str] = []
+    output_names: list[str] = []
     architecture: Architecture | None = None
     sam: SamShape | None = None
     weights: str | None = None
     ema: bool = False
-    num_classes: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    num_classes: Annotated[int, Meta(ge=0, le=2**20)] | None = None
     class_names: str | None = None
-    batch: Count | None = None
+    batch: Annotated[int, Meta(ge=1, le=2**12)] | None = None
     """A fixed batch size; without it the batch is dynamic."""
     features: bool = False
     softmax: bool = False
@@ -90,6 +98,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     preprocessing: Preprocessing | None = None
     rewrites: RewriteOptions = RewriteOptions()
     islands: list[Island] = []
+    allow_islands: Fraction = MAX_ISLAND_MACS
+    """The part of all multiply-adds that islands may hold."""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -97,11 +107,26 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Raises:
             ValueError: saying what contradicts what.
         """
+        if self.is_own:
+            self._check_own()
+        else:
+            self._check_known()
+        if self.ema and self.weights is None:
+            raise ValueError("ema takes the averaged weights of a checkpoint: give weights")
+        wanted = self.preprocessing and self.preprocessing.size_px
+        if wanted and self.image_size and wanted != self.image_size:
+            raise ValueError(
+                f"preprocessing.size_px = {wanted} is not image_size = {self.image_size}"
+            )
+        if self.precision == "fp32" and (self.io_dtype != "fp32" or self.islands):
+            raise ValueError("io_dtype and islands belong to precision 'fp16'")
+
+    def _check_known(self) -> None:
         known = architecture.list_models()
         if self.architecture is None and self.model not in known:
             raise ValueError(
-                f"unknown model {self.model!r}; known are {', '.join(known)}."
-                + nearest(self.model, known)
+                f"unknown model {self.model!r}; known are {', '.join(known)}, and a network of "
+                "your own is package.module:factory." + nearest(self.model, known)
             )
         if self.architecture is not None and self.model in known:
             raise ValueError(f"model {self.model!r} has an architecture of its own: name it anew")
@@ -109,33 +134,45 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(
                 f"model {self.model!r} cannot name a folder: take letters, digits, '.', '_', '-'"
             )
+        if self.image_size is None:
+            raise ValueError(f"image_size is missing: {self.model} needs a height and a width")
+        if self.input_names or self.output_names:
+            raise ValueError("input_names and output_names belong to networks of your own")
         if self.is_sam:
-            self._check_sam()
+            self._refuse(
+                ("num_classes", "class_names", "features", "softmax", "preprocessing"),
+                "'sam': it maps tokens to tokens",
+            )
         elif self.sam is not None:
             raise ValueError("dim, heads and expand belong to model 'sam'")
         elif min(self.image_size) < MIN_IMAGE_PX:
             raise ValueError(
-                f"image size {self.size_label} is below {MIN_IMAGE_PX}x{MIN_IMAGE_PX} pixels"
+                f"image size {size_label(self.image_size)} is below "
+                f"{MIN_IMAGE_PX}x{MIN_IMAGE_PX} pixels"
             )
         for field in ("softmax", "class_names", "num_classes"):
             if self.features and getattr(self, field):
                 raise ValueError(
                     f"features and {field} exclude each other: feature maps have no classes"
                 )
-        if self.ema and self.weights is None:
-            raise ValueError("ema takes the averaged weights of a checkpoint: give weights")
-        wanted = self.preprocessing and self.preprocessing.size_px
-        if wanted and wanted != self.image_size:
-            raise ValueError(
-                f"preprocessing.size_px = {wanted} is not image_size = {self.image_size}"
-            )
-        if self.precision == "fp32" and (self.io_dtype != "fp32" or self.islands):
-            raise ValueError("io_dtype and islands belong to precision 'fp16'")
 
-    def _check_sam(self) -> None:
-        for field in ("num_classes", "class_names", "features", "softmax", "preprocessing"):
+    def _check_own(self) -> None:
+        self._refuse(
+            ("architecture", "sam", "num_classes", "features", "softmax"),
+            f"{self.model}: its factory decides what it returns",
+        )
+        if self.class_names and not self.preprocessing and not self.image_size:
+            raise ValueError("class_names need images to classify: give preprocessing")
+
+    def _refuse(self, fields: tuple[str, ...], what: str) -> None:
+        for field in fields:
             if getattr(self, field):
-                raise ValueError(f"{field} does not apply to 'sam': it maps tokens to tokens")
+                raise ValueError(f"{field} does not apply to {what}")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is a network of the user's own, given as package.module:factory."""
+        return ":" in self.model
 
     @property
     def is_sam(self) -> bool:
@@ -143,16 +180,24 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.model == architecture.SAM
 
     @property
-    def size_label(self) -> str:
-        """'224' for a square, '192x256' (height x width) otherwise."""
-        return size_label(self.image_size)
+    def size(self) -> tuple[int, int]:
+        """Height and width, where the model has them."""
+        assert self.image_size is not None
+        return self.image_size
 
     @property
     def name(self) -> str:
-        """The bundle's name: <model>[-features|-softmax|-b8]-<precision>-<size>."""
+        """The bundle's name: <model>[-features|-softmax|-b8]-<precision>[-<size>]."""
+        label = own_label(self.model) if self.is_own else self.model
         marks = ("-features" if self.features else "") + ("-softmax" if self.softmax else "")
         marks += f"-b{self.batch}" if self.batch else ""
-        return f"{self.model}{marks}-{self.precision}-{self.size_label}"
+        size = f"-{size_label(self.image_size)}" if self.image_size else ""
+        return f"{label}{marks}-{self.precision}{size}"
+
+
+def own_label(model: str) -> str:
+    """What `package.module:factory` is called for short: "factory", as a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model.rpartition(":")[2]).strip("-._") or "network"
 
 
 def size_label(size: tuple[int, int]) -> str:

@@ -61,10 +61,11 @@ def test_the_shown_commands_and_code_run(workplace: Path) -> None:
 def test_the_recipe_that_is_shown_is_one() -> None:
     from sam_deploy.recipe import recipe_from_dict
 
-    shown = re.findall(r"```toml\n(.*?)```", (ROOT / "export/README.md").read_text(), flags=re.S)
-    assert shown
-    for text in shown:
-        recipe_from_dict(tomllib.loads(text), "export/README.md")
+    for page in ("export/README.md", "docs/your-own-network.md"):
+        shown = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
+        assert shown
+        for text in shown:
+            recipe_from_dict(tomllib.loads(text), page)
 
 
 def test_links_lead_somewhere() -> None:
@@ -79,3 +80,24 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_generated_tables_are_as_generated() -> None:
     run([sys.executable, str(ROOT / "docs/generate.py"), "--check"], ROOT)
+
+
+def test_what_the_errors_page_quotes_is_said_somewhere() -> None:
+    code = " ".join(path.read_text() for path in (ROOT / "sam_deploy").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # strings that are continued on the next line
+    quoted = re.findall(r'^\| "(.*?)" \|', (ROOT / "docs/errors.md").read_text(), flags=re.M)
+    assert len(quoted) > 25
+    assert [text for text in quoted if text not in code] == []
+
+
+def test_the_errors_page_names_every_class_and_exit_code() -> None:
+    from sam_deploy import errors
+
+    page = (ROOT / "docs/errors.md").read_text()
+    rows = dict(re.findall(r"^\| (\d+) \|(.*?)\|", page, flags=re.M))
+    kinds = [
+        k for k in vars(errors).values() if isinstance(k, type) and k.__module__ == errors.__name__
+    ]
+    for kind in kinds:
+        if kind is not errors.SamDeployError:
+            assert f"`{kind.__name__}`" in rows[str(kind.exit_code)]

@@ -12,7 +12,7 @@ import sam_deploy
 PACKAGE = Path(sam_deploy.__file__).parent
 NOUNS = {
     "errors", "architecture", "validation", "recipe", "rewrite_options", "report", "manifest",
-    "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress",
+    "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress", "runner",
 }  # fmt: skip
 EXPORT = ["models", "rewrites", "lowering", "precision", "engines", "parity", "exporter", "cli"]
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"}
@@ -72,7 +72,10 @@ def test_the_first_layer_imports_nothing_of_an_export():
 
 
 def test_the_nouns_import_each_other_in_one_direction():
-    needs = {part_of(path): set(parts_imported(path)) for path in FILES if part_of(path) in NOUNS}
+    needs = {noun: set() for noun in NOUNS}
+    for path in FILES:
+        if part_of(path) in NOUNS:
+            needs[part_of(path)] |= {*parts_imported(path)} - {part_of(path)}
     while ready := [noun for noun, wanted in needs.items() if not wanted & needs.keys()]:
         for noun in ready:
             del needs[noun]

@@ -46,6 +46,10 @@ class StderrProgress(Progress):
         times = f"{now - start:6.1f} s   {now - self._start:6.1f} s in all\n"
         _say(f"{name:10} {times}" if terminal else times)
 
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        _say(f"note: {text}\n")
+
     def _bar(self, *, counted: bool) -> Bar:
         columns = [SpinnerColumn(), TextColumn("{task.description:10}")]
         if counted:

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from sam_deploy import architecture
-from sam_deploy.errors import InputError
+from sam_deploy.errors import CheckpointError, InputError
+from sam_deploy.preprocess import Preprocessing
 from sam_deploy.recipe import (
     Precision,
     Recipe,
@@ -62,6 +63,8 @@ def _base(arguments: argparse.Namespace) -> dict[str, Any]:
     model = arguments.model or _model_of(arguments.weights, ema=arguments.ema)
     if model.endswith(".toml"):
         raise InputError(f"{model} is a recipe's path: give it without --model.")
+    if ":" in model:
+        return {"model": model}
     if model != architecture.SAM:
         architecture.variant(model)
     precision: Precision = "fp16" if arguments.fp16 else "fp32"
@@ -79,15 +82,12 @@ def _model_of(weights: Path | None, *, ema: bool) -> str:
             f"Known models: {', '.join(architecture.list_models())}."
         )
     from sam_deploy.models.checkpoint import read_checkpoint
-    from sam_deploy.models.fit import infer
+    from sam_deploy.models.fit import explain_misfit, infer
 
-    fit = infer(read_checkpoint(weights, ema=ema))
+    state = read_checkpoint(weights, ema=ema)
+    fit = infer(state)
     if fit is None or fit.name is None:
-        raise InputError(
-            f"{weights} has the shapes of no known model "
-            f"({', '.join(architecture.list_models())}). Say --model to see which tensors "
-            "differ, or describe its architecture in a recipe."
-        )
+        raise CheckpointError(explain_misfit(weights, state))
     return fit.name
 
 
@@ -102,6 +102,7 @@ def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str
         "num_classes": arguments.num_classes,
         "batch": arguments.batch,
         "io_dtype": arguments.io_dtype,
+        "allow_islands": arguments.allow_islands,
         "image_size": arguments.image_size and list(arguments.image_size),
     }
     data.update({key: value for key, value in given.items() if value is not None})
@@ -112,25 +113,41 @@ def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str
     asked = {key: value for key, value in shape.items() if value is not None}
     if asked and isinstance(data.get("sam", {}), dict):
         data["sam"] = {**data.get("sam", {}), **asked}
-    return data
+    return _preprocessed(data, arguments)
+
+
+def _preprocessed(data: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """`data` with the preprocessing that --mean, --std and --no-crop change."""
+    given = {"mean": arguments.mean, "std": arguments.std}
+    changed = {key: value for key, value in given.items() if value is not None}
+    if arguments.no_crop:
+        changed["resize_px"] = None
+    if not changed:
+        return data
+    base, size = data.get("preprocessing"), data.get("image_size")
+    if base is None and size is None:
+        raise InputError("--mean, --std and --no-crop need images: say their --image-size.")
+    if base is None and isinstance(size, list) and _is_size(size):
+        base = msgspec.to_builtins(Preprocessing.for_size(*size))
+    return {**data, "preprocessing": {**base, **changed} if isinstance(base, dict) else base}
+
+
+def _is_size(value: list[Any]) -> bool:
+    return len(value) == 2 and all(type(v) is int and v > 0 for v in value)
 
 
 def plan_rows(recipe: Recipe, target: Path, data: Path | None) -> list[tuple[str, str]]:
     """What an export of `recipe` would do, for `--dry-run`."""
-    height, width = recipe.image_size
     limits = recipe.tolerances
     return [
         ("bundle", str(target)),
         ("model", recipe.model),
-        ("weights", (recipe.weights or "random, seeded") + (", EMA copy" if recipe.ema else "")),
+        ("weights", _weights(recipe)),
         ("output", _output(recipe)),
         ("precision", f"{recipe.precision}, inputs and outputs {recipe.io_dtype}"),
-        ("size", f"{size_label(recipe.image_size)} (height {height}, width {width})"),
+        ("size", _size(recipe)),
         ("batch", str(recipe.batch or "dynamic")),
-        (
-            "data",
-            str(data) if data else "seeded normal tokens" if recipe.is_sam else "built-in images",
-        ),
+        ("data", str(data) if data else _built_in(recipe)),
         (
             "rewrites",
             ", ".join(f"{k} {v}" for k, v in msgspec.to_builtins(recipe.rewrites).items()),
@@ -144,7 +161,30 @@ def plan_rows(recipe: Recipe, target: Path, data: Path | None) -> list[tuple[str
     ]
 
 
+def _size(recipe: Recipe) -> str:
+    if recipe.image_size is None:
+        return "that of the example inputs"
+    height, width = recipe.image_size
+    return f"{size_label(recipe.image_size)} (height {height}, width {width})"
+
+
+def _built_in(recipe: Recipe) -> str:
+    if recipe.is_sam:
+        return "seeded normal tokens"
+    if recipe.is_own and recipe.image_size is None and recipe.preprocessing is None:
+        return "the example inputs"
+    return "built-in images"
+
+
+def _weights(recipe: Recipe) -> str:
+    if recipe.weights is None:
+        return "as the factory makes them" if recipe.is_own else "random, seeded"
+    return recipe.weights + (", EMA copy" if recipe.ema else "")
+
+
 def _output(recipe: Recipe) -> str:
+    if recipe.is_own:
+        return ", ".join(recipe.output_names) or "what the network returns"
     if recipe.is_sam:
         return "tokens"
     if recipe.features:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sam_deploy.cli._run import printable
-from sam_deploy.manifest import Manifest, ParityReport
+from sam_deploy.manifest import Manifest, OutputParity, ParityReport
+from sam_deploy.recipe import Tolerances
 
 Row = tuple[str, str]
 
@@ -41,6 +42,7 @@ def bundle_rows(bundle: Path, manifest: Manifest) -> list[Row]:
         ("graph", _graph(manifest)),
         *_rewrites(manifest),
         ("precision", _precision(manifest)),
+        *_islands(manifest),
         *[("parity", line) for report in manifest.parity for line in parity_lines(report)],
         ("load", f'sam_deploy.load("{bundle}")'),
     ]
@@ -51,19 +53,24 @@ def parity_lines(report: ParityReport) -> list[str]:
     verdict = "PASSED" if report.passed else "FAILED"
     samples = f"{report.samples} {report.data} samples"
     lines = [f"{verdict}: {report.artefact} on {report.backend} against PyTorch FP32, {samples}"]
-    for output in report.outputs:
-        limits = report.tolerances
-        line = (
-            f"{output.name}: relative RMS {output.relative_rms:.1e} "
-            f"(at most {limits.relative_rms:.0e}), "
-            f"largest error {output.max_error:.1e} (at most {limits.max_error:.0e}), "
-            f"cosine {output.cosine:.6f} (at least {limits.cosine})"
-        )
-        if output.top1_agreement is not None:
-            agreement = f"{output.top1_agreement:.3f} (at least {limits.top1_agreement})"
-            line += f", top-1 agreement {agreement}"
-        lines.append(line)
-    return lines
+    if report.unreadable:
+        lines[0] += f" ({report.unreadable} more images could not be read)"
+    return lines + [_output_line(output, report.tolerances) for output in report.outputs]
+
+
+def _output_line(output: OutputParity, limits: Tolerances) -> str:
+    figures = [
+        ("relative RMS", output.relative_rms, ".1e", f"at most {limits.relative_rms:.0e}"),
+        ("largest error", output.max_error, ".1e", f"at most {limits.max_error:.0e}"),
+        ("cosine", output.cosine, ".6f", f"at least {limits.cosine}"),
+        ("top-1 agreement", output.top1_agreement, ".3f", f"at least {limits.top1_agreement}"),
+        ("equal elements", output.equal_elements, ".4f", f"at least {limits.top1_agreement}"),
+    ]
+    return f"{output.name}: " + ", ".join(
+        f"{what} {figure:{form}} ({limit})"
+        for what, figure, form, limit in figures
+        if figure is not None
+    )
 
 
 def _model(manifest: Manifest) -> str:
@@ -80,6 +87,8 @@ def _weights(manifest: Manifest) -> str:
     weights = manifest.weights
     if weights.source == "random":
         return f"random, seed {weights.seed}: NOT TRAINED (give --weights for a checkpoint)"
+    if weights.source == "module":
+        return f"as they were in the network, SHA-256 {weights.sha256[:16]}"
     averaged = ", the averaged (EMA) copy" if weights.ema else ""
     return f"{weights.file}{averaged}, SHA-256 {weights.sha256[:16]}"
 
@@ -120,6 +129,12 @@ def _precision(manifest: Manifest) -> str:
     text = f"{report.precision} ({'; '.join(counts)})"
     if report.largest is not None:
         text += f"; largest value in FP16 {report.largest.value:.3g} at {report.largest.name}"
-    for island in report.islands:
-        text += f"; FP32 island {island.match}: {island.reason}"
+    if report.islands:
+        text += f"; {report.island_macs:.2%} of the multiply-adds in FP32 islands"
     return text
+
+
+def _islands(manifest: Manifest) -> list[Row]:
+    islands = [f"{i.match}: {i.reason}" for i in manifest.precision.islands]
+    more = [f"and {len(islands) - 10} more"] if len(islands) > 10 else []
+    return [("island", text) for text in [*islands[:10], *more]]

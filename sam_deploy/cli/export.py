@@ -33,6 +33,10 @@ def _export(arguments: argparse.Namespace) -> None:
         for path in (recipe.weights, recipe.class_names, arguments.data):
             if path is not None and not Path(path).exists():
                 raise InputError(f"no such file or folder: {path}.")
+        if recipe.weights is not None or recipe.is_own:
+            from sam_deploy.exporter import subject_from_recipe
+
+            subject_from_recipe(recipe)  # what does not fit should show now
         if arguments.json:
             print_json({"bundle": str(target), "recipe": recipe})
         else:
@@ -69,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         "recipe", nargs="?", type=Path, help="a recipe (TOML); flags override its lines"
     )
     what = made.add_argument_group("what")
-    what.add_argument("--model", help="smt_t, smt_s, smt_b, smt_l or sam")
+    what.add_argument(
+        "--model", help="smt_t, smt_s, smt_b, smt_l, sam, or package.module:factory of your own"
+    )
     what.add_argument("--weights", type=Path, help="checkpoint; without it, seeded random weights")
     what.add_argument("--ema", action="store_true", help="take the checkpoint's averaged copy")
     what.add_argument("--num-classes", type=int, help="the head's classes (with random weights)")
@@ -89,7 +95,22 @@ def _parser() -> argparse.ArgumentParser:
         help="height x width in pixels; of `sam` in tokens",
     )
     how.add_argument("--batch", type=int, help="a fixed batch size (default: dynamic)")
-    how.add_argument("--data", type=Path, help="folder of images to measure parity on")
+    how.add_argument(
+        "--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of the training images, 0..1"
+    )
+    how.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"))
+    how.add_argument(
+        "--no-crop", action="store_true", help="resize images straight to the size, without a crop"
+    )
+    how.add_argument(
+        "--allow-islands",
+        type=float,
+        metavar="PART",
+        help="the part of all multiply-adds that FP16 may leave in FP32 (default 0.05)",
+    )
+    how.add_argument(
+        "--data", type=Path, help="what parity is measured on: a folder of images, or an .npz"
+    )
     where = made.add_argument_group("where")
     where.add_argument("--out", type=Path, default=Path("engines"), help="default: engines/")
     where.add_argument("--name", help="the bundle's folder (default: from the recipe)")

@@ -1,6 +1,7 @@
-"""The orchestration: recipe in, bundle out."""
+"""The orchestration: a recipe, or any module, in; a bundle out."""
 
-from sam_deploy.exporter.export import Export, export_recipe
-from sam_deploy.exporter.subject import Subject, subject_from_recipe
+from sam_deploy.exporter.export_module import export
+from sam_deploy.exporter.stages import Export, export_recipe, subject_from_recipe
+from sam_deploy.exporter.subject import Subject
 
-__all__ = ["Export", "Subject", "export_recipe", "subject_from_recipe"]
+__all__ = ["Export", "Subject", "export", "export_recipe", "subject_from_recipe"]

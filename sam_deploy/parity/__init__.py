@@ -1,10 +1,17 @@
 """Every artefact, run by the runtime, against the untouched FP32 model: a gate, not a note."""
 
 from sam_deploy.parity.gate import measure_parity
-from sam_deploy.parity.samples import Samples, folder_samples, normal_samples, synthetic_samples
+from sam_deploy.parity.samples import (
+    Samples,
+    array_samples,
+    folder_samples,
+    normal_samples,
+    synthetic_samples,
+)
 
 __all__ = [
     "Samples",
+    "array_samples",
     "folder_samples",
     "measure_parity",
     "normal_samples",

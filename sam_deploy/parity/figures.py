@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sam_deploy.manifest import OutputParity
-
-Array = npt.NDArray[np.floating[Any]]
+from sam_deploy.runner import Array
 
 
 class OutputFigures:
     """How far one output is from the reference, over all batches seen so far, in float64.
 
-    With `classes` the rows are scores and top-1 agreement is counted.
+    With `classes` the rows are scores and top-1 agreement is counted. Of integers and booleans
+    only equal elements are: a class's number has no distance.
     """
 
     def __init__(self, name: str, *, classes: bool) -> None:
         self.name = name
         self._classes = classes
-        self._elements = self._rows = self._agreeing = 0
+        self._elements = self._rows = self._agreeing = self._equal = 0
+        self._discrete = False
         self._origin = self._mean = self._spread_squares = 0.0  # the mean is counted from there
         self._actual_squares = self._reference_squares = 0.0
         self._minimum, self._maximum = math.inf, -math.inf
@@ -31,6 +31,8 @@ class OutputFigures:
     def update(self, actual: Array, reference: Array) -> None:
         """Take in a batch of both, of equal shape (B, ...) and finite."""
         a, r = actual.astype(np.float64), reference.astype(np.float64)
+        self._discrete = reference.dtype.kind != "f"
+        self._equal += int((actual == reference).sum())
         difference = a - r
         self._spread(r)
         self._rows += len(r)
@@ -53,6 +55,8 @@ class OutputFigures:
         if not self._elements:
             raise ValueError(f"nothing of {self.name} was compared")
         spread = math.sqrt(self._spread_squares / self._elements)
+        if self._discrete:
+            return OutputParity(name=self.name, equal_elements=self._equal / self._elements)
         if not spread > 0:
             raise ValueError(f"the reference's {self.name} is constant: nothing can be told")
         lengths = math.sqrt(self._actual_squares * self._reference_squares)
@@ -63,6 +67,11 @@ class OutputFigures:
             cosine=min(self._product / lengths, 1.0) if lengths > 0 else 0.0,
             top1_agreement=self._agreeing / self._rows if self._classes else None,
         )
+
+    @property
+    def tells(self) -> bool:
+        """Whether the reference varies: a wrong artefact would show."""
+        return self._spread_squares > 0
 
     def _spread(self, r: npt.NDArray[np.float64]) -> None:
         # Chan's update: sums of squares lose a small spread beside a large mean, and could take

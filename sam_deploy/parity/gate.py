@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from sam_deploy.errors import CheckFailed
 from sam_deploy.manifest import OutputParity, ParityReport, TensorSpec
 from sam_deploy.parity.figures import OutputFigures
 from sam_deploy.parity.samples import Samples, SamplesHash
 from sam_deploy.recipe import Tolerances
+from sam_deploy.runner import Array, Arrays, Runner
 
-Outputs = dict[str, npt.NDArray[np.floating[Any]]]
-Reference = Callable[[npt.NDArray[np.float32]], Outputs]
-
-
-class Runner(Protocol):
-    """What runs an artefact; every backend looks like this."""
-
-    @property
-    def backend(self) -> str:
-        """What runs it, for reports."""
-        ...
-
-    def run(self, inputs: Mapping[str, npt.NDArray[np.floating[Any]]]) -> Outputs:
-        """Arrays by input name to arrays by output name."""
-        ...
+Reference = Callable[[Mapping[str, Array]], Arrays]
 
 
 def measure_parity(
@@ -46,17 +31,19 @@ def measure_parity(
 ) -> ParityReport:
     """Compare `runner` with `reference` over all `samples`, `batch` at a time.
 
-    The last batch may be smaller; where the input's batch is fixed it is filled up with repeats,
-    which are not judged. `progress` is told how many samples were added.
+    Both get the same arrays. The last batch may be smaller; where the inputs' batch is fixed it is
+    filled up with repeats, which are not judged. Of a single sample a second batch is made so, for
+    a batch that only works at the size it was traced with must show. `progress` is told how many
+    samples were added.
 
     Returns the report with every tolerance that was broken as a reason; `passed` is the verdict.
 
     Raises:
         CheckFailed: the comparison itself is void: no samples, an output missing or too many, a
             shape or dtype that the manifest does not declare, NaN or infinity on either side.
+        InputError: none of the images could be read.
     """
-    spec = inputs[0]
-    fixed = isinstance(spec.dims[0], int)
+    free = isinstance(inputs[0].dims[0], str)
     figures = {
         output.name: OutputFigures(output.name, classes=classes and len(outputs) == 1)
         for output in outputs
@@ -65,17 +52,16 @@ def measure_parity(
     count = 0
     for x in samples.batches(batch):
         used.update(x)
-        fed = np.resize(x, (batch, *x.shape[1:])) if fixed else x
-        expected = reference(x)
-        actual = _run(artefact, runner, {spec.name: fed.astype(spec.dtype)})
-        for output in outputs:
-            pair = _pair(artefact, output, actual, expected, len(fed), len(x))
-            figures[output.name].update(*pair)
-        _nothing_else(artefact, actual, expected, figures)
-        count += len(x)
-        progress(len(x))
+        rows = len(next(iter(x.values())))
+        sizes = [batch] if not free else [1, 2] if samples.count == 1 else [rows]
+        for size in sizes:
+            _compare(artefact, runner, reference, x, rows, size, inputs, outputs, figures)
+        count += rows
+        progress(rows)
     if not count:
         raise CheckFailed(f"parity of {artefact}: no samples, so nothing was compared")
+    if not any(figure.tells for figure in figures.values()):
+        raise CheckFailed(f"parity of {artefact} is void: the reference's outputs are constant")
     try:
         results = [figure.result() for figure in figures.values()]
     except ValueError as error:
@@ -85,6 +71,7 @@ def measure_parity(
         backend=runner.backend,
         data=samples.kind,
         samples=count,
+        unreadable=len(samples.unreadable),
         data_sha256=used.hexdigest(),
         tolerances=tolerances,
         outputs=results,
@@ -94,26 +81,45 @@ def measure_parity(
 
 def broken(result: OutputParity, tolerances: Tolerances) -> Iterator[str]:
     """The tolerances that `result` does not keep; a figure that is no number keeps none."""
-    if not result.relative_rms <= tolerances.relative_rms:
-        yield (
-            f"{result.name}: relative RMS {result.relative_rms:.1e}, "
-            f"allowed {tolerances.relative_rms:.1e}"
-        )
-    if not result.max_error <= tolerances.max_error:
-        yield (
-            f"{result.name}: largest error {result.max_error:.1e}, "
-            f"allowed {tolerances.max_error:.1e}"
-        )
-    if not result.cosine >= tolerances.cosine:
-        yield f"{result.name}: cosine {result.cosine:.6f}, at least {tolerances.cosine}"
-    if result.top1_agreement is not None and not result.top1_agreement >= tolerances.top1_agreement:
-        yield (
-            f"{result.name}: top-1 agreement {result.top1_agreement:.4f}, "
-            f"at least {tolerances.top1_agreement}"
-        )
+    least, most = "at least", "allowed"
+    for what, figure, limit, bound, form in (
+        ("relative RMS", result.relative_rms, tolerances.relative_rms, most, ".1e"),
+        ("largest error", result.max_error, tolerances.max_error, most, ".1e"),
+        ("cosine", result.cosine, tolerances.cosine, least, ".6f"),
+        ("top-1 agreement", result.top1_agreement, tolerances.top1_agreement, least, ".4f"),
+        ("equal elements", result.equal_elements, tolerances.top1_agreement, least, ".4f"),
+    ):
+        if figure is None:
+            continue
+        kept = figure <= limit if bound == most else figure >= limit
+        if not kept:
+            shown = f"{limit:{form}}" if bound == most else f"{limit}"
+            yield f"{result.name}: {what} {figure:{form}}, {bound} {shown}"
 
 
-def _run(artefact: str, runner: Runner, inputs: Outputs) -> Outputs:
+def _compare(
+    artefact: str,
+    runner: Runner,
+    reference: Reference,
+    x: Arrays,
+    rows: int,
+    size: int,
+    inputs: list[TensorSpec],
+    outputs: list[TensorSpec],
+    figures: dict[str, OutputFigures],
+) -> None:
+    """Run both on `x`, its `rows` repeated up to `size`, and take in the figures."""
+    fed = {name: np.resize(array, (size, *array.shape[1:])) for name, array in x.items()}
+    expected = reference(fed)
+    actual = _run(artefact, runner, {i.name: fed[i.name].astype(i.dtype) for i in inputs})
+    for output in outputs:
+        a, r = _pair(artefact, output, actual, expected, size)
+        judged = slice(rows) if len(a.shape) and len(a) == size else ...
+        figures[output.name].update(a[judged], r[judged])
+    _nothing_else(artefact, actual, expected, figures)
+
+
+def _run(artefact: str, runner: Runner, inputs: Arrays) -> Arrays:
     try:
         return runner.run(inputs)
     except Exception as error:  # a backend may raise anything
@@ -121,8 +127,8 @@ def _run(artefact: str, runner: Runner, inputs: Outputs) -> Outputs:
 
 
 def _pair(
-    artefact: str, output: TensorSpec, actual: Outputs, expected: Outputs, fed: int, rows: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    artefact: str, output: TensorSpec, actual: Arrays, expected: Arrays, size: int
+) -> tuple[Array, Array]:
     where = f"parity of {artefact}, output {output.name}"
     if output.name not in actual:
         raise CheckFailed(f"{where}: missing; the artefact gives {sorted(actual)}")
@@ -131,17 +137,27 @@ def _pair(
     if actual[output.name].dtype != np.dtype(output.dtype):
         raise CheckFailed(f"{where}: {actual[output.name].dtype}, expected {output.dtype}")
     a, r = actual[output.name], expected[output.name]
-    for side, array, batch in (("the artefact", a, fed), ("the reference", r, rows)):
-        shape = (batch, *output.dims[1:])
-        if array.shape != shape:
-            raise CheckFailed(f"{where}: {side} gives shape {array.shape}, declared is {shape}")
-        if not np.isfinite(array[:rows]).all():
+    for side, array in (("the artefact", a), ("the reference", r)):
+        if not _fits(array.shape, output, size):
+            declared = tuple(size if dim == "batch" else dim for dim in output.dims)
+            raise CheckFailed(f"{where}: {side} gives shape {array.shape}, declared is {declared}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise CheckFailed(f"{where}: {side} holds NaN or infinity")
-    return a[:rows], r
+    if a.shape != r.shape:
+        raise CheckFailed(f"{where}: shape {a.shape}, the reference's is {r.shape}")
+    return a, r
+
+
+def _fits(shape: tuple[int, ...], output: TensorSpec, size: int) -> bool:
+    """Whether `shape` is as declared; a free size other than the batch may be any."""
+    return len(shape) == len(output.dims) and all(
+        actual == (size if dim == "batch" else dim) or (dim != "batch" and isinstance(dim, str))
+        for actual, dim in zip(shape, output.dims, strict=True)
+    )
 
 
 def _nothing_else(
-    artefact: str, actual: Outputs, expected: Outputs, declared: dict[str, OutputFigures]
+    artefact: str, actual: Arrays, expected: Arrays, declared: dict[str, OutputFigures]
 ) -> None:
     for side, outputs in (("the artefact", actual), ("the reference", expected)):
         extra = sorted(set(outputs) - set(declared))

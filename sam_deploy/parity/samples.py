@@ -3,74 +3,116 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from sam_deploy.errors import InputError
 from sam_deploy.images import find_images, open_image
+from sam_deploy.manifest import SampleKind
 from sam_deploy.preprocess import Preprocessing
+from sam_deploy.runner import Array, Arrays
 from sam_deploy.synthetic import synthetic_images
-
-Sample = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A set of model inputs without their batch dimension, made anew at every iteration.
+    """A set of model inputs by name, without their batch dimension, made anew at every iteration.
 
-    `kind` is what the manifest calls them.
+    `kind` is what the manifest calls them, `count` how many there are at most. `unreadable`
+    gathers, while iterating, the images that could not be read and why: they are left out.
     """
 
-    kind: Literal["folder", "synthetic", "seeded normal"]
+    kind: SampleKind
     count: int
-    make: Callable[[], Iterator[Sample]]
+    make: Callable[[], Iterator[Arrays]]
+    unreadable: dict[Path, str] = field(default_factory=dict)
 
-    def batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
-        """The samples stacked `size` at a time, the last batch possibly smaller."""
-        rows: list[Sample] = []
+    def batches(self, size: int) -> Iterator[Arrays]:
+        """The samples stacked `size` at a time, the last batch possibly smaller.
+
+        Raises:
+            InputError: there were images, but none that could be read.
+        """
+        rows: list[Arrays] = []
+        given = 0
         for sample in self.make():
+            given += 1
             rows.append(sample)
             if len(rows) == size:
-                yield np.stack(rows)
+                yield _stacked(rows)
                 rows = []
         if rows:
-            yield np.stack(rows)
+            yield _stacked(rows)
+        if self.unreadable and not given:
+            path, reason = next(iter(self.unreadable.items()))
+            raise InputError(
+                f"none of {len(self.unreadable)} images could be read; of the first: {reason} "
+                f"Give other images than those in {path.parent}."
+            )
 
 
-def folder_samples(folder: Path, preprocessing: Preprocessing) -> Samples:
-    """Every image under `folder`, preprocessed.
+def folder_samples(name: str, folder: Path, preprocessing: Preprocessing) -> Samples:
+    """Every image under `folder`, preprocessed, for the input `name`.
+
+    Images that cannot be read are left out and gathered in `unreadable`.
 
     Raises:
-        InputError: no folder or no images there; while iterating, an image that cannot be read.
+        InputError: no folder or no images there.
     """
     paths = find_images(folder)
-    return Samples(
-        "folder", len(paths), lambda: (preprocessing.apply(open_image(path)) for path in paths)
-    )
+    unreadable: dict[Path, str] = {}
+
+    def make() -> Iterator[Arrays]:
+        for path in paths:
+            try:
+                yield {name: preprocessing.apply(open_image(path))}
+            except InputError as error:
+                unreadable[path] = str(error)
+
+    return Samples("folder", len(paths), make, unreadable)
 
 
-def synthetic_samples(count: int, preprocessing: Preprocessing) -> Samples:
-    """The built-in deterministic images, preprocessed."""
+def synthetic_samples(name: str, count: int, preprocessing: Preprocessing) -> Samples:
+    """The built-in deterministic images, preprocessed, for the input `name`."""
     return Samples(
         "synthetic",
         count,
-        lambda: (preprocessing.apply(image) for image in synthetic_images(count)),
+        lambda: ({name: preprocessing.apply(image)} for image in synthetic_images(count)),
     )
 
 
-def normal_samples(count: int, *shape: int) -> Samples:
-    """Standard normal arrays of `shape`, seeded."""
+def normal_samples(name: str, count: int, *shape: int) -> Samples:
+    """Standard normal float32 arrays of `shape`, seeded, for the input `name`."""
 
-    def make() -> Iterator[Sample]:
+    def make() -> Iterator[Arrays]:
         random = np.random.RandomState(0)
         for _ in range(count):
-            yield random.standard_normal(shape).astype(np.float32)
+            yield {name: random.standard_normal(shape).astype(np.float32)}
 
     return Samples("seeded normal", count, make)
+
+
+def array_samples(kind: SampleKind, arrays: Mapping[str, Array]) -> Samples:
+    """The rows of `arrays`, which have the samples in dimension 0, as many in each.
+
+    Raises:
+        InputError: the arrays differ in their number of rows, or have none.
+    """
+    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    count = min(counts.values(), default=0)
+    if count < 1 or len(set(counts.values())) != 1:
+        listed = ", ".join(f"{name} {rows}" for name, rows in counts.items()) or "no array"
+        raise InputError(
+            f"expected the samples in dimension 0, as many for each input; got {listed}."
+        )
+    return Samples(
+        kind,
+        count,
+        lambda: ({name: array[row] for name, array in arrays.items()} for row in range(count)),
+    )
 
 
 class SamplesHash:
@@ -79,10 +121,16 @@ class SamplesHash:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def update(self, batch: npt.NDArray[Any]) -> None:
-        """Take in a batch (B, ...)."""
-        self._hash.update(np.ascontiguousarray(batch).tobytes())
+    def update(self, batch: Mapping[str, Array]) -> None:
+        """Take in a batch: of each sample its inputs, one after the other."""
+        for row in range(len(next(iter(batch.values())))):
+            for array in batch.values():
+                self._hash.update(np.ascontiguousarray(array[row]).tobytes())
 
     def hexdigest(self) -> str:
         """The hash so far."""
         return self._hash.hexdigest()
+
+
+def _stacked(rows: list[Arrays]) -> Arrays:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

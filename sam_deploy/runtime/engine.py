@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sam_deploy.bundle import MODEL, read_bundle
+from sam_deploy.bundle import MODEL, read_bundle, read_manifest
 from sam_deploy.errors import BundleError, InputError
 from sam_deploy.images import open_image
 from sam_deploy.manifest import Manifest, TensorSpec
-from sam_deploy.runtime.onnx_runner import CPU, FloatArray, OnnxRunner
+from sam_deploy.runner import Array, Arrays
+from sam_deploy.runtime.onnx_runner import CPU, Described, OnnxRunner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,19 +40,35 @@ class Engine:
     def __repr__(self) -> str:
         return f"<Engine {self.manifest.name} on {self._runner.backend}>"
 
-    def __call__(self, x: npt.ArrayLike) -> FloatArray | dict[str, FloatArray]:
-        """Run on `x`, an array of the input's shape and any float dtype.
+    def __call__(self, *arrays: npt.ArrayLike, **named: npt.ArrayLike) -> Array | Arrays:
+        """Run on an array for each of the manifest's `inputs`, in order or by name.
+
+        Shapes are as declared; a float input takes any float dtype, an integer one any integers
+        that it can hold.
 
         Returns the output, or with several outputs a dict of them by name, as the manifest's
         `outputs` describe them.
 
         Raises:
-            InputError: another shape or not a float array.
+            InputError: an input is missing, unknown, or has another shape or kind.
         """
-        spec = self.manifest.inputs[0]
-        array = _checked(_array(x), spec)
-        outputs = self._runner.run({spec.name: array})
+        given = self._by_name(arrays, named)
+        inputs = {i.name: _checked(_array(given[i.name]), i) for i in self.manifest.inputs}
+        _check_one_batch(inputs, self.manifest.inputs)
+        outputs = self._runner.run(inputs)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def _by_name(
+        self, arrays: Sequence[npt.ArrayLike], named: Mapping[str, npt.ArrayLike]
+    ) -> dict[str, npt.ArrayLike]:
+        names = [spec.name for spec in self.manifest.inputs]
+        given = dict(zip(names, arrays, strict=False))
+        twice = given.keys() & named.keys()
+        given |= named
+        if len(arrays) > len(names) or twice or given.keys() != set(names):
+            came = f"{len(arrays)} in order" + (f" and {', '.join(named)}" if named else "")
+            raise InputError(f"expected the inputs {', '.join(names)}, once each; got {came}.")
+        return given
 
     def classify(
         self, images: Image | str | Path | Iterable[Image | str | Path], top: int = 5
@@ -127,24 +144,43 @@ def load(path: str | Path, providers: Sequence[str] = (CPU,)) -> Engine:
     folder = Path(path)
     manifest = read_bundle(folder)
     runner = OnnxRunner(folder / MODEL, providers)
-    declared = [[tensor.name for tensor in side] for side in (manifest.inputs, manifest.outputs)]
-    found = [runner.input_names, runner.output_names]
-    if declared != found:
-        raise BundleError(
-            f"{folder / MODEL} has the inputs and outputs {found}, its manifest declares "
-            f"{declared}. Export it again."
-        )
+    if read_manifest(folder) != manifest:
+        raise BundleError(f"{folder} was replaced while it was loaded. Load it again.")
+    for declared, found in (
+        (manifest.inputs, runner.inputs),
+        (manifest.outputs, runner.outputs),
+    ):
+        if [(spec.name, spec.dtype, spec.dims) for spec in declared] != found:
+            raise BundleError(
+                f"{folder / MODEL} has {_listed(found)}, its manifest declares "
+                f"{_listed(declared)}. Export it again."
+            )
     return Engine(manifest, runner)
 
 
-def _array(x: npt.ArrayLike) -> npt.NDArray[Any]:
+def _listed(tensors: Iterable[Described | TensorSpec]) -> str:
+    return "; ".join(f"{t.name} {t.dtype} ({', '.join(map(str, t.dims))})" for t in tensors)
+
+
+def _array(x: npt.ArrayLike) -> Array:
     try:
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged; a tensor elsewhere than on CPU
         raise InputError(f"the input cannot be made an array: {error}") from None
 
 
-def _checked(x: npt.NDArray[Any], spec: TensorSpec) -> FloatArray:
+def _check_one_batch(inputs: Arrays, specs: Sequence[TensorSpec]) -> None:
+    """Sizes that have one name in the manifest are one size."""
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        for size, dim in zip(inputs[spec.name].shape, spec.dims, strict=True):
+            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+                raise InputError(
+                    f"input {spec.name} has {dim} {size}, the inputs before it {sizes[dim]}"
+                )
+
+
+def _checked(x: Array, spec: TensorSpec) -> Array:
     fits = len(x.shape) == len(spec.dims) and all(
         size == wanted if isinstance(wanted, int) else size > 0
         for size, wanted in zip(x.shape, spec.dims, strict=False)
@@ -152,9 +188,22 @@ def _checked(x: npt.NDArray[Any], spec: TensorSpec) -> FloatArray:
     if not fits:
         expected = ", ".join(map(str, spec.dims))
         raise InputError(f"input {spec.name} has shape {x.shape}; expected ({expected})")
-    if not np.issubdtype(x.dtype, np.floating):
+    kind = np.dtype(spec.dtype).kind
+    if kind == "f":
+        fits = x.dtype.kind == "f"
+    else:
+        fits = np.can_cast(x.dtype, spec.dtype, "safe") or _holds(x, spec.dtype)
+    if not fits:
         raise InputError(
-            f"input {spec.name} is {x.dtype}; expected {spec.dtype}, preprocessed "
-            "(for images use classify, or manifest.preprocessing)"
+            f"input {spec.name} is {x.dtype}; expected {spec.dtype}"
+            + (", preprocessed (for images see manifest.preprocessing)" if kind == "f" else "")
         )
     return np.ascontiguousarray(x, dtype=spec.dtype)
+
+
+def _holds(x: Array, dtype: str) -> bool:
+    """Whether the integers of `x` are all within `dtype`'s range."""
+    if x.dtype.kind not in "iu" or dtype == "bool" or not x.size:
+        return False
+    range_ = np.iinfo(dtype)
+    return bool(range_.min <= int(x.min()) and int(x.max()) <= range_.max)

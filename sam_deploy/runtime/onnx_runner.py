@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, NamedTuple
 
 from sam_deploy.errors import BundleError, MachineError
+from sam_deploy.runner import Array, Arrays
 
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    **{f"tensor({name})": name for name in ("float16", "int64", "int32", "int16", "int8")},
+    **{f"tensor({name})": name for name in ("uint8", "bool")},
+}
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 def require_onnxruntime() -> Any:
@@ -35,15 +38,21 @@ def require_onnxruntime() -> Any:
 class OnnxRunner:
     """Runs the ONNX file `path`: arrays by input name in, arrays by output name out.
 
+    `in_file_order` runs the nodes as they stand in the file, not as ONNX Runtime would order them.
+
     Raises:
         MachineError: onnxruntime is not installed, or the provider asked for does not start.
         BundleError: ONNX Runtime refuses the file.
     """
 
-    def __init__(self, path: Path, providers: Sequence[str] = (CPU,)) -> None:
+    def __init__(
+        self, path: Path, providers: Sequence[str] = (CPU,), *, in_file_order: bool = False
+    ) -> None:
         onnxruntime = require_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if in_file_order:
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if CUDA in providers and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # CUDA's libraries come in packages of their own
         try:
@@ -57,15 +66,36 @@ class OnnxRunner:
         if active[0] != providers[0]:
             raise MachineError(f"{providers[0]} did not start here; ONNX Runtime has {active}.")
         self.provider = str(active[0])
-        self.input_names = [value.name for value in self._session.get_inputs()]
-        self.output_names = [value.name for value in self._session.get_outputs()]
+        self.inputs = [_described(value) for value in self._session.get_inputs()]
+        self.outputs = [_described(value) for value in self._session.get_outputs()]
+        self._output_names = [output.name for output in self.outputs]
 
     @property
     def backend(self) -> str:
         """What runs it, for reports: "onnxruntime CPUExecutionProvider"."""
         return f"onnxruntime {self.provider}"
 
-    def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """One inference; shapes and dtypes as the graph declares them."""
-        outputs = self._session.run(self.output_names, dict(inputs))
-        return dict(zip(self.output_names, outputs, strict=True))
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """One inference; shapes and dtypes as the graph declares them.
+
+        Raises:
+            MachineError: ONNX Runtime cannot run it here: too little memory, mostly.
+        """
+        try:
+            outputs = self._session.run(self._output_names, dict(inputs))
+        except Exception as error:  # its exception classes are not public
+            raise MachineError(f"ONNX Runtime cannot run it on this machine: {error}") from None
+        return dict(zip(self._output_names, outputs, strict=True))
+
+
+class Described(NamedTuple):
+    """An input or output as the file declares it; `dtype` is numpy's, or ONNX Runtime's own."""
+
+    name: str
+    dtype: str
+    dims: list[int | str]
+
+
+def _described(value: Any) -> Described:
+    dtype = _DTYPES.get(value.type, value.type)
+    return Described(value.name, dtype, ["?" if dim is None else dim for dim in value.shape])

@@ -14,6 +14,7 @@ from conftest import TINY
 import sam_deploy
 from sam_deploy.architecture import list_models
 from sam_deploy.cli.export import main
+from sam_deploy.preprocess import Preprocessing
 from sam_deploy.recipe import DEFAULT_TOLERANCES, Recipe, recipes_folder
 
 COMMAND = Path(sys.executable).with_name("sam-export")
@@ -147,13 +148,25 @@ def test_flags_override_a_recipe(capsys, recipe):
     assert plan(capsys, path, "--fp16", "--io-dtype", "fp16")[1].io_dtype == "fp16"
 
 
-def test_a_flag_may_supply_what_the_recipe_lacks(capsys, recipe):
+def test_a_flag_may_supply_what_the_recipe_lacks(capsys, recipe, tiny_model, tmp_path):
+    import torch
+
+    averaged = str(tmp_path / "recipes" / "ema.pth")
     path = recipe(weights=None, ema=True)
     assert "give weights" in refusal(capsys, path, "--dry-run")
     assert "no such file or folder: a.pth" in refusal(
         capsys, path, "--weights", "a.pth", "--dry-run"
     )
-    assert plan(capsys, path, "--weights", path)[1].weights == path
+    torch.save({"model_ema": tiny_model().state_dict()}, averaged)
+    assert plan(capsys, path, "--weights", averaged)[1].weights == averaged
+
+
+def test_a_dry_run_finds_weights_that_do_not_fit(capsys, recipe, tiny_checkpoint):
+    plain = str(tiny_checkpoint)
+    said = refusal(capsys, recipe(ema=True), "--weights", plain, "--dry-run")
+    assert "holds no averaged (EMA) weights" in said
+    said = refusal(capsys, "--model", "smt_t", "--weights", plain, "--dry-run")
+    assert "does not fit smt_t" in said
 
 
 def test_a_dry_run_needs_no_torch(tmp_path):
@@ -224,7 +237,7 @@ def test_bad_files(capsys, recipe, tmp_path, tiny_checkpoint):
         ([*own, str(tiny_checkpoint)], "tiny.safetensors"),
         (["--weights", str(tiny_checkpoint)], "has the shapes of no known model"),
         ([str(broken)], "is not a recipe in TOML"),
-        (["--model", "sam", "--data", str(tmp_path)], "leave --data out"),
+        (["--model", "sam", "--data", str(tmp_path)], "no preprocessing to make inputs of images"),
     ]:
         assert said in refusal(capsys, *argv)
     headless = recipe(num_classes=0, weights=None)
@@ -328,3 +341,81 @@ def test_the_averaged_copy_says_which_model_it_is(tmp_path, capsys):
     torch.save({"model": {"x": torch.ones(1)}, "model_ema": SAM(16).state_dict()}, "both.pth")
     assert main(["--weights", "both.pth", "--ema", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["recipe"]["model"] == "sam"
+
+
+def test_preprocessing_flags_change_the_conventions_of_the_size(capsys):
+    plain = Preprocessing.for_size(224, 224)
+    assert plan(capsys, "--model", "smt_t")[1].preprocessing is None
+    own = ["--model", "smt_t", "--mean", "0.5", "0.4", "0.3", "--std", "1", "1", "2"]
+    changed = msgspec.structs.replace(plain, mean=(0.5, 0.4, 0.3), std=(1.0, 1.0, 2.0))
+    assert plan(capsys, *own)[1].preprocessing == changed
+    straight = msgspec.structs.replace(plain, resize_px=None)
+    assert plan(capsys, "--model", "smt_t", "--no-crop")[1].preprocessing == straight
+
+
+def test_preprocessing_flags_change_the_recipes_lines(capsys, recipe):
+    lines = {"size_px": [64, 64], "resize_px": 70, "interpolation": "bilinear", "channels": "BGR"}
+    found = plan(capsys, recipe(preprocessing=lines), "--std", "1", "1", "1")[1].preprocessing
+    assert (found.resize_px, found.channels, found.std) == (70, "BGR", (1.0, 1.0, 1.0))
+
+
+def test_preprocessing_flags_that_do_not_fit(capsys):
+    for argv, said in [
+        (["--model", "a:b", "--no-crop"], "say their --image-size"),
+        (["--model", "sam", "--no-crop"], "preprocessing does not apply to 'sam'"),
+        (["--model", "smt_t", "--std", "0", "1", "1"], "must be positive"),
+        (["--model", "smt_t", "--mean", "0"], "expected 3 arguments"),
+    ]:
+        assert said in refusal(capsys, *argv)
+
+
+def test_an_own_network_that_cannot_be_had(capsys, tmp_path, monkeypatch):
+    folder = tmp_path / "recipes"  # what a dry run may find here
+    folder.mkdir(exist_ok=True)
+    (folder / "broken_net.py").write_text("import not_installed_at_all\n")
+    (folder / "my_net.py").write_text(
+        "from torch import nn\n"
+        "def make(): return nn.Conv2d(3, 4, 3)\n"
+        "def fails(): return nn.Conv2d(3, 4, 3, groups=2)\n"
+        "def other(): return 3\n"
+        "value = 3\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    size = ["--image-size", "32"]
+    for argv, said in [
+        (["gone_net:make"], "cannot import 'gone_net'"),
+        (["broken_net:make"], "No module named 'not_installed_at_all'"),
+        (["my_net:mak"], "has no function or class 'mak'. Did you mean 'make'?"),
+        (["my_net:value"], "has no function or class 'value'"),
+        (["my_net:fails"], "my_net.py:3: ValueError"),
+        (["my_net:other"], "returned a int; expected a torch.nn.Module"),
+        (["my_net:make"], "gives no example inputs"),
+        (["my_net:make", *size, "--weights", "gone.pth"], "gone.pth"),
+        (["my_net:make", *size, "--softmax"], "softmax does not apply to my_net:make"),
+        ([":make"], "cannot import ''"),
+    ]:
+        assert said in refusal(capsys, "--model", *argv)
+    own = plan(capsys, "--model", "my_net:make", *size, "--fp16")
+    assert own[0] == "engines/make-fp16-32"
+
+
+def test_a_partial_checkpoint_says_of_which_model_and_what_is_missing(capsys, tmp_path):
+    from safetensors.torch import save_file
+
+    from sam_deploy.models import create_model
+
+    state = create_model("smt_t").state_dict()
+    del state["head.bias"], state["block2.1.attn.proj.weight"]
+    save_file(state, tmp_path / "part.safetensors")
+    said = refusal(capsys, "--weights", str(tmp_path / "part.safetensors"))
+    assert "smt_t" in said
+    assert "block2.1.attn.proj.weight" in said
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys, tmp_path):
+    (tmp_path / "recipes").mkdir(exist_ok=True)
+    path = tmp_path / "recipes" / "odd.toml"
+    path.write_text('"a\\u001b[31m" = 3')
+    said = refusal(capsys, str(path))
+    assert "unknown key a\\x1b[31m" in said
+    assert "\x1b" not in said

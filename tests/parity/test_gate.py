@@ -18,17 +18,17 @@ from sam_deploy.runtime import OnnxRunner
 FP32 = DEFAULT_TOLERANCES["fp32"]
 
 
-def reference(kind, x):
+def reference(kind, inputs):
     case = tiny_graphs.case(kind)
     with torch.no_grad():
-        out = case.eager(torch.from_numpy(x), *case.example[1:])
+        out = case.eager(torch.from_numpy(inputs["input"]), *case.example[1:])
     listed = [out] if isinstance(out, torch.Tensor) else out
     return {name: y.numpy() for name, y in zip(case.outputs, listed, strict=True)}
 
 
 def specs(proto, kind):
     batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
-    sample = reference(kind, tiny_graphs.case(kind).example[0].numpy())
+    sample = reference(kind, {"input": tiny_graphs.case(kind).example[0].numpy()})
 
     def spec(name, shape):
         first = batch.dim_param or batch.dim_value
@@ -62,11 +62,11 @@ def gate(tmp_path):
         return measure_parity(
             Wrapped(runner, change) if change else runner,
             options.get("reference", functools.partial(reference, kind)),
-            samples or normal_samples(9, *inputs[0].dims[1:]),
+            samples or normal_samples("input", 9, *inputs[0].dims[1:]),
             artefact="model.onnx",
             inputs=inputs,
             outputs=options.get("outputs", outputs),
-            classes=kind == "classifier",
+            classes=options.get("classes", kind == "classifier"),
             tolerances=FP32,
             batch=batch,
             progress=options.get("progress", lambda done: None),
@@ -100,12 +100,14 @@ def test_the_untouched_artefact_is_green(gate, kind):
 
 
 def test_a_partial_batch_of_a_fixed_artefact_is_filled_up_and_not_judged(gate):
-    dynamic = gate(tiny_graphs.proto(), samples=normal_samples(4, 3, *tiny_graphs.SIZE), batch=3)
+    dynamic = gate(
+        tiny_graphs.proto(), samples=normal_samples("input", 4, 3, *tiny_graphs.SIZE), batch=3
+    )
     fixed = gate(
         tiny_graphs.proto(batch=3),
         fixed=3,
         batch=3,
-        samples=normal_samples(4, 3, *tiny_graphs.SIZE),
+        samples=normal_samples("input", 4, 3, *tiny_graphs.SIZE),
     )
     assert fixed.passed
     assert fixed.samples == dynamic.samples == 4
@@ -232,8 +234,8 @@ def test_nan_and_infinity_void_the_comparison(gate, value):
 
 
 def test_nan_in_the_reference_voids_the_comparison(gate):
-    def poisoned(x):
-        return {"logits": np.full((len(x), 10), np.nan, np.float32)}
+    def poisoned(inputs):
+        return {"logits": np.full((len(inputs["input"]), 10), np.nan, np.float32)}
 
     with pytest.raises(CheckFailed, match="output logits: the reference holds NaN"):
         gate(tiny_graphs.proto(), reference=poisoned)
@@ -251,20 +253,20 @@ def test_nan_in_one_row_of_the_last_batch_is_found(gate):
 
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_a_constant_reference_voids_the_comparison(gate, value):
-    def constant(x):
-        return {"logits": np.full((len(x), 10), value, np.float32)}
+    def constant(inputs):
+        return {"logits": np.full((len(inputs["input"]), 10), value, np.float32)}
 
-    with pytest.raises(CheckFailed, match="reference's logits is constant"):
+    with pytest.raises(CheckFailed, match="the reference's outputs are constant"):
         gate(
             tiny_graphs.proto(),
             reference=constant,
-            change=lambda o: constant(o["logits"]),
+            change=lambda o: constant({"input": o["logits"]}),
         )
 
 
 def test_a_reference_of_other_outputs_voids_the_comparison(gate):
-    def other(x):
-        return {"scores": np.zeros((len(x), 10), np.float32)}
+    def other(inputs):
+        return {"scores": np.zeros((len(inputs["input"]), 10), np.float32)}
 
     with pytest.raises(CheckFailed, match="output logits: the reference does not have it"):
         gate(tiny_graphs.proto(), reference=other)
@@ -283,3 +285,60 @@ def test_an_artefact_that_ignores_its_input_is_red(gate):
         return {"logits": np.repeat(kept[0], len(outputs["logits"]), axis=0)}
 
     assert not gate(tiny_graphs.proto(), change=frozen).passed
+
+
+def test_a_single_sample_is_also_run_in_a_batch_of_two(gate):
+    sizes = []
+
+    def noting(outputs):
+        sizes.append(len(outputs["logits"]))
+        return outputs
+
+    one = normal_samples("input", 1, 3, *tiny_graphs.SIZE)
+    report = gate(tiny_graphs.proto(), samples=one, change=noting)
+    assert (report.passed, report.samples, sizes) == (True, 1, [1, 2])
+
+    def only_at_one(outputs):
+        rows = outputs["logits"]
+        return {"logits": rows if len(rows) == 1 else rows * np.float32(1.01)}
+
+    assert not gate(tiny_graphs.proto(), samples=one, change=only_at_one).passed
+
+
+def discrete(share):
+    """The reference's classes, and the artefact's of which `share` are others."""
+
+    def classes(outputs):
+        found = outputs["logits"].argmax(axis=1)
+        return {"classes": np.where(np.arange(len(found)) < share * len(found), 11, found)}
+
+    return classes
+
+
+@pytest.mark.parametrize(("share", "passed"), [(0, True), (0.5, False)])
+def test_of_integers_the_equal_elements_are_judged(gate, share, passed):
+    report = gate(
+        tiny_graphs.proto(),
+        change=discrete(share),
+        reference=lambda x: discrete(0)(reference("classifier", x)),
+        outputs=[TensorSpec(name="classes", dtype="int64", dims=["batch"])],
+        classes=False,
+        samples=normal_samples("input", 12, 3, *tiny_graphs.SIZE),
+        batch=12,
+    )
+    (output,) = report.outputs
+    assert (output.equal_elements, output.relative_rms) == (1 - share, None)
+    assert report.passed == passed
+    if not passed:
+        assert report.failures == ["classes: equal elements 0.5000, at least 1.0"]
+
+
+def test_an_output_without_a_batch_is_compared_whole(gate):
+    report = gate(
+        tiny_graphs.proto(),
+        change=lambda o: {"mean": np.full(7, 3, np.float32) * np.arange(7, dtype=np.float32)},
+        reference=lambda x: {"mean": np.arange(7, dtype=np.float32) * 3},
+        outputs=[TensorSpec(name="mean", dtype="float32", dims=[7])],
+        classes=False,
+    )
+    assert report.passed

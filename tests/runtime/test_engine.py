@@ -1,14 +1,16 @@
-import json
 import re
 import shutil
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
+from conftest import rewrite_manifest
 from PIL import Image
 
 import sam_deploy
+from sam_deploy.bundle import read_bundle
 from sam_deploy.errors import BundleError, InputError
 from sam_deploy.exporter import export_recipe
 from sam_deploy.synthetic import synthetic_images
@@ -159,9 +161,8 @@ def test_a_softmax_bundle_gives_probabilities_by_name(made, engine, images, tmp_
 
 def test_a_manifest_of_another_model_is_refused(tiny_bundle, tmp_path):
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["outputs"][0]["name"] = "scores"
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    outputs = msgspec.to_builtins(read_bundle(bundle).outputs)
+    rewrite_manifest(bundle, outputs=[{**outputs[0], "name": "scores"}])
     with pytest.raises(BundleError, match=r"its manifest declares .*scores"):
         sam_deploy.load(bundle)
 
@@ -178,3 +179,28 @@ def test_without_onnxruntime(tiny_bundle):
     assert done.stdout.endswith("0 3\n")
     assert done.stderr.startswith("error: onnxruntime is not installed. Run: pip install")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dtype": "float16"}, r"logits float32 \(batch, 10\), its manifest declares logits float16"),
+        ({"dims": ["n", 10]}, r"declares logits float32 \(n, 10\)"),
+        ({"dims": [4, 10]}, r"declares logits float32 \(4, 10\)"),
+        ({"name": "scores"}, r"declares scores float32"),
+    ],
+)
+def test_a_manifest_of_other_outputs_is_refused(tiny_bundle, tmp_path, change, said):
+    copied = shutil.copytree(tiny_bundle, tmp_path / "copied")
+    (output,) = msgspec.to_builtins(read_bundle(copied).outputs)
+    rewrite_manifest(copied, outputs=[{**output, **change}])
+    with pytest.raises(BundleError, match=said):
+        sam_deploy.load(copied)
+
+
+def test_a_manifest_of_other_classes_is_refused(tiny_bundle, tmp_path):
+    copied = shutil.copytree(tiny_bundle, tmp_path / "copied")
+    model = msgspec.to_builtins(read_bundle(copied).model)
+    rewrite_manifest(copied, model={**model, "num_classes": 9})
+    with pytest.raises(BundleError, match=r"a model of 9 classes has one output, \(batch, 9\)"):
+        sam_deploy.load(copied)

@@ -1,0 +1,113 @@
+"""`sam_deploy.export`: a bundle of any module, by the same stages as a model that we know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from torch import nn
+
+from sam_deploy.bundle import bundle_path
+from sam_deploy.errors import InputError
+from sam_deploy.exporter.own import module_subject
+from sam_deploy.exporter.stages import Export, export_subject
+from sam_deploy.preprocess import Preprocessing
+from sam_deploy.progress import Progress
+from sam_deploy.recipe import (
+    MAX_ISLAND_MACS,
+    Island,
+    Precision,
+    Tolerances,
+    recipe_from_dict,
+)
+from sam_deploy.rewrites import RewriteOptions, Rule
+
+
+def export(
+    module: nn.Module,
+    example_inputs: Any,
+    *,
+    out: str | Path,
+    precision: Precision = "fp32",
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] = (),
+    tolerances: Tolerances | None = None,
+    data: str | Path | None = None,
+    batch: int | None = None,
+    io_dtype: Precision = "fp32",
+    rewrites: RewriteOptions | None = None,
+    pipeline: Sequence[Rule[Any]] | None = None,
+    islands: Sequence[Island] = (),
+    allow_islands: float = MAX_ISLAND_MACS,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Export:
+    """Export `module` into the bundle `out`, which appears complete or not at all.
+
+    `module` is left untouched; a copy on the CPU, in FP32 and evaluation mode, is the reference.
+    SAM, SMT's attention, MLP and blocks inside it are rewritten to static graphs; the rest of the
+    network goes through PyTorch's ONNX exporter as it is.
+
+    Args:
+        module: Any network whose inputs and outputs are tensors (outputs also tuples, lists or
+            dicts of them).
+        example_inputs: Its positional arguments as a tuple, or the only one. Tensors have the
+            batch in dimension 0; every other size is that of the bundle.
+        out: The bundle's folder; with `force` a bundle that is there is replaced.
+        precision: "fp32" or "fp16".
+        input_names: Of the tensors; default "input" for one, forward's parameter names for more.
+        output_names: In order; default "output" for one, else from keys and positions.
+        preprocessing: How an image becomes the input, for networks with one of (B, 3, H, W); then
+            parity may be measured on images, and is on built-in ones where there is no `data`.
+        class_names: Makes a classifier of a network whose output is (B, classes) of logits.
+        tolerances: What parity is held to; default `DEFAULT_TOLERANCES[precision]`.
+        data: A folder of images (with `preprocessing`) or an .npz of arrays by input name with
+            samples in dimension 0. Default the example inputs.
+        batch: A fixed batch size; without it the batch is dynamic.
+        io_dtype: "fp16" gives inputs and outputs that type too.
+        rewrites: Which of the rules' equal forms.
+        pipeline: The rules, if not `sam_deploy.rewrites.PIPELINE`: with one of your own in it.
+        islands: Modules that stay in FP32; what FP16 cannot hold is added by itself.
+        allow_islands: The part of all multiply-adds that may stay in FP32.
+        force: Whether to replace a bundle at `out`.
+        progress: Told of every stage.
+
+    Raises:
+        InputError: something given cannot be used, or the network cannot become a static graph:
+            then with the Python file and line.
+        MachineError: onnxruntime, which parity needs, is not installed.
+        CheckFailed: a rule, the graph, its precision or parity failed; nothing is at `out`.
+    """
+    if not isinstance(module, nn.Module):
+        raise InputError(f"got a {type(module).__name__}; expected a torch.nn.Module.")
+    kind = type(module)
+    recipe = recipe_from_dict(
+        {
+            "model": f"{kind.__module__}:{kind.__qualname__}",
+            "precision": precision,
+            "input_names": list(input_names),
+            "output_names": list(output_names),
+            "batch": batch,
+            "io_dtype": io_dtype,
+            "islands": msgspec.to_builtins(list(islands)),
+            "allow_islands": allow_islands,
+            **({"rewrites": msgspec.to_builtins(rewrites)} if rewrites else {}),
+            **({"tolerances": msgspec.to_builtins(tolerances)} if tolerances else {}),
+            **({"preprocessing": msgspec.to_builtins(preprocessing)} if preprocessing else {}),
+        },
+        "sam_deploy.export",
+    )
+    path = Path(out)
+    return export_subject(
+        lambda: module_subject(module, example_inputs, recipe, preprocessing, class_names),
+        recipe,
+        bundle_path(path.parent, path.name),
+        force=force,
+        data=None if data is None else Path(data),
+        progress=progress,
+        pipeline=pipeline,
+    )
