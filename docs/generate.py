@@ -12,12 +12,13 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-from sam_deploy.recipe import read_recipe
+from sam_deploy.recipe import read_recipe, size_label
 from sam_deploy.rewrites import PIPELINE
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "export/README.md", "engines/README.md")
+PAGES = ("README.md", "export/README.md", "engines/README.md", "docs/benchmarks.md")
 
 
 def rules() -> str:
@@ -40,7 +41,7 @@ def recipes() -> str:
         limits = recipe.tolerances
         lines.append(
             f"| [{path.name}]({path.name}) | {recipe.model} | {recipe.precision} "
-            f"| {recipe.size_label} | {limits.relative_rms:g} | {limits.top1_agreement:g} |"
+            f"| {size_label(recipe.size)} | {limits.relative_rms:g} | {limits.top1_agreement:g} |"
         )
     return "\n".join(lines)
 
@@ -64,20 +65,54 @@ def receipts() -> str:
 
 
 def forms() -> str:
-    """The newest published race of forms on the CPU."""
-    record = json.loads((ROOT / "benchmarks/results/forms-smt_t-x86-2core.json").read_text())
+    """The published race of forms on the CPU."""
+    record = result("forms-smt_t-x86-2core")
     ratios = record["ratios"]
     lines = [
+        *measured(record),
+        "",
         "| heads, aggregation, projections, linear | nodes | batch 1 | batch 8 |",
         "|---|---|---|---|",
     ]
     for name in sorted(ratios, key=lambda name: -min(ratios[name].values())):
         one, eight = ratios[name]["batch 1"], ratios[name]["batch 8"]
-        lines.append(f"| {name} | {record['nodes'][name]} | {one:.2f} | {eight:.2f} |")
+        shown = f"**{name}** (the default)" if name == record["default"] else name
+        lines.append(f"| {shown} | {record['nodes'][name]} | {one:.2f} | {eight:.2f} |")
     return "\n".join(lines)
 
 
-TABLES = {"rules": rules, "recipes": recipes, "receipts": receipts, "forms": forms}
+def export_cost() -> str:
+    """What whole exports cost."""
+    record = result("export-cost-x86-2core")
+    lines = [*measured(record), "", "| command | time | most memory | bar |", "|---|---|---|---|"]
+    for cost in record["costs"].values():
+        lines.append(
+            f"| `{cost['command']}` | {cost['seconds']:.0f} s | {cost['peak_gb']:.1f} GB "
+            f"| {cost['at_most_s']:g} s, {cost['at_most_gb']:g} GB |"
+        )
+    return "\n".join(lines)
+
+
+def result(name: str) -> dict[str, Any]:
+    """A committed result of a benchmark."""
+    record: dict[str, Any] = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+    return record
+
+
+def measured(record: dict[str, Any]) -> list[str]:
+    """Command, machine and versions."""
+    machine = record["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return [f"`{record['command']}` on {machine['cpu']}, {machine['cores']} cores; {versions}."]
+
+
+TABLES = {
+    "rules": rules,
+    "recipes": recipes,
+    "receipts": receipts,
+    "forms": forms,
+    "export_cost": export_cost,
+}
 
 
 def written(text: str) -> str:
