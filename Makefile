@@ -50,8 +50,9 @@ gpu: ## what only a GPU can show: parity and speed there, receipts in engines/re
 	$(VENV)-gpu/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	$(VENV)-gpu/bin/python benchmarks/receipts.py --gpu
 
-bench: $(READY) ## what the published tables are made of: forms, receipts and import time on this CPU
+bench: $(READY) ## what the published tables are made of, on this CPU and undisturbed
 	$(BIN)/python benchmarks/forms.py --out benchmarks/results/forms-smt_t-x86-2core.json
+	$(BIN)/python benchmarks/export_cost.py --out benchmarks/results/export-cost-x86-2core.json
 	$(BIN)/python benchmarks/receipts.py
 	$(BIN)/python benchmarks/import_time.py
 
@@ -61,7 +62,7 @@ docs: $(READY) ## write the generated tables of README, export/ and engines/
 lock: ## resolve requirements.lock anew
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet "torch==2.13.0" ".[cpu,export,tensorrt-rtx,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet "torch==2.13.0" ".[cpu,export,tensorrt-rtx,bench,dev]"
 	{ echo "# Made by 'make lock'. Exact versions for the make targets and CI."; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude sam-deploy | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock
 	rm -rf $(VENV)-lock

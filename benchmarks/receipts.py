@@ -25,9 +25,9 @@ from sam_deploy.bundle import MODEL
 from sam_deploy.cli._progress import StderrProgress
 from sam_deploy.errors import EXIT_MACHINE_LACKS
 from sam_deploy.exporter import export_recipe, subject_from_recipe
-from sam_deploy.exporter.export import BUILT_IN_SAMPLES
 from sam_deploy.exporter.gate import PARITY_BATCH
-from sam_deploy.parity import measure_parity, normal_samples, synthetic_samples
+from sam_deploy.exporter.validation_data import samples_for
+from sam_deploy.parity import measure_parity
 from sam_deploy.recipe import Recipe, read_recipe, recipes_folder
 from sam_deploy.runtime import OnnxRunner
 from sam_deploy.runtime.onnx_runner import CPU, CUDA
@@ -71,15 +71,10 @@ def receipt(recipe: Recipe, device: str) -> dict[str, Any]:
     provider = CUDA if device == "cuda" else CPU
     parity = manifest.parity[0]
     if device == "cuda":
-        samples = (
-            normal_samples(BUILT_IN_SAMPLES, *subject.sample_shape)
-            if subject.preprocessing is None
-            else synthetic_samples(BUILT_IN_SAMPLES, subject.preprocessing)
-        )
         parity = measure_parity(
             OnnxRunner(done.bundle / MODEL, [provider]),
             subject.run,
-            samples,
+            samples_for(subject, None),
             artefact=MODEL,
             inputs=manifest.inputs,
             outputs=manifest.outputs,
@@ -87,14 +82,16 @@ def receipt(recipe: Recipe, device: str) -> dict[str, Any]:
             tolerances=recipe.tolerances,
             batch=recipe.batch or PARITY_BATCH,
         )
-    x = np.random.RandomState(0).standard_normal((1, *subject.sample_shape)).astype(np.float32)
+    (name,), (output,) = subject.input_names, subject.output_names
+    shape = subject.examples()[name].shape
+    x = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
     times = race(
         {
             "eager": partial(make_eager, recipe, device),
             "bundle": onnx_contestant(done.bundle / MODEL, provider),
         },
         x,
-        subject.run(x)[subject.output_names[0]],
+        subject.run({name: x})[output],
         rounds=ROUNDS,
         tolerance=10 * recipe.tolerances.relative_rms,
     )
