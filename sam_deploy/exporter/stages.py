@@ -118,15 +118,23 @@ def _made(
 ) -> Export:
     """The files of the bundle in `folder`, and its manifest."""
     notes: list[str] = []
+
+    def note(found: list[str]) -> None:
+        notes.extend(found)
+        for text in found:
+            progress.note(text)
+
     with progress.stage("rewrite"):
         module, rewrites = rewrite(
             subject.module, subject.example_inputs, recipe.rewrites, pipeline
         )
+    static = [""]
+    if subject.own:
+        static = static_paths(module)
+        with progress.stage("preflight"):
+            traps = check_traps(module, subject.example_inputs, batch=recipe.batch)
+        note(traps)
     with progress.stage("lower"):
-        static = [""]
-        if subject.own:
-            static = static_paths(module)
-            notes += check_traps(module, subject.example_inputs, batch=recipe.batch)
         graph = onnx_from_module(
             module,
             subject.example_inputs,
@@ -139,9 +147,7 @@ def _made(
     outputs = tensor_specs(graph.graph.outputs, recipe.io_dtype)
     precision = write_typed(graph, recipe, subject.islands, samples, folder / MODEL, progress)
     report = hold(subject, recipe, samples, inputs, outputs, folder, progress)
-    notes += _unreadable(samples)
-    for note in notes:
-        progress.note(note)
+    note(_of_samples(samples, report.samples))
     manifest = manifest_of(
         target.name,
         recipe,
@@ -157,8 +163,14 @@ def _made(
     return Export(target, manifest, notes)
 
 
-def _unreadable(samples: Samples) -> list[str]:
-    if not samples.unreadable:
-        return []
-    shown = "; ".join(list(samples.unreadable.values())[:5])
-    return [f"{len(samples.unreadable)} of {samples.count} images were left out: {shown}"]
+def _of_samples(samples: Samples, used: int) -> list[str]:
+    notes = []
+    if used == 1:
+        notes.append(
+            "parity was measured on a single sample: a model that ignores its input would pass. "
+            "Give more, as rows of the example inputs or as data."
+        )
+    if samples.unreadable:
+        shown = "; ".join(list(samples.unreadable.values())[:5])
+        notes.append(f"{len(samples.unreadable)} of {samples.count} images were left out: {shown}")
+    return notes
