@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sam_deploy.errors import InputError
-from sam_deploy.runner import Arrays
+from sam_deploy.runner import Array, Arrays
 
 
 def output_names(outputs: Any) -> list[str]:
@@ -59,4 +60,14 @@ def named_outputs(outputs: Any, names: Sequence[str]) -> Arrays:
             f"the network returns {len(tensors)} tensors; got {len(names)} output names "
             f"({', '.join(names)}). Give a name for each, in order."
         )
-    return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+    return {name: _array(name, tensor) for name, tensor in zip(names, tensors, strict=True)}
+
+
+def _array(name: str, tensor: Tensor) -> Array:
+    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
+        raise InputError(
+            f"the output {name} is {tensor.dtype}, {tensor.layout}; expected a plain tensor of "
+            "floats, integers or booleans. Convert it in forward."
+        )
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from sam_deploy.class_names import read_class_names
 from sam_deploy.errors import InputError, nearest
@@ -74,11 +75,19 @@ def module_subject(
         InputError: the module does not run on them, or names, sizes or classes do not fit.
     """
     inputs = _positional(example_inputs)
-    reference = evaluation_copy(module).requires_grad_(False)
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    try:
+        reference = evaluation_copy(module).requires_grad_(False)
+    except Exception as error:  # locks, scripted, lazy or meta modules: each in its own way
+        raise InputError(
+            f"the network cannot be copied to the CPU in FP32: {type(error).__name__}: {error}. "
+            "Give a plain torch.nn.Module with its weights."
+        ) from error
     names = _input_names(reference, inputs, recipe)
     try:
         with torch.no_grad():
-            outputs = reference(*inputs)
+            outputs = reference(*pytree.tree_map_only(Tensor, Tensor.clone, inputs))
     except Exception as error:  # it may raise anything
         line = line_of(error)
         raise InputError(
@@ -173,9 +182,9 @@ def _positional(example_inputs: Any) -> tuple[Any, ...]:
 
 
 def _plain(x: Tensor) -> Tensor:
-    """On the CPU, contiguous, any width of float as float32."""
+    """A copy on the CPU, contiguous, any width of float as float32."""
     x = x.detach().cpu()
-    return (x.float() if x.is_floating_point() else x).contiguous()
+    return (x.float() if x.is_floating_point() else x).clone(memory_format=torch.contiguous_format)
 
 
 def _input_names(module: nn.Module, inputs: tuple[Any, ...], recipe: Recipe) -> list[str]:

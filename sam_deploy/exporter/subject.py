@@ -39,7 +39,7 @@ class Subject:
         """The eager FP32 outputs for a batch, both by name."""
         given = iter(self.input_names)
         positional = [
-            torch.from_numpy(inputs[next(given)]) if isinstance(x, Tensor) else x
+            torch.from_numpy(inputs[next(given)].copy()) if isinstance(x, Tensor) else x
             for x in self.example_inputs
         ]
         with torch.no_grad():

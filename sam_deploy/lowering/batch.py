@@ -31,7 +31,10 @@ def any_batch(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """The exporter's notes about itself (torchvision missing, pytree deprecations) are no news."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch.onnx", "torch.fx", "torch.export", "onnxscript", "onnx_ir")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

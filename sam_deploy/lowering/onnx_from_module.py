@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
+import onnxscript.optimizer
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ from sam_deploy.lowering.tidy import tidy
 from sam_deploy.lowering.user_code import line_of
 
 OPSET = 20  # the first with Gelu; every TensorRT since 10 and TensorRT-RTX parse it
+_TAKEN_FOR_ZERO = 1e-8  # by the rules of onnxscript's rewriter
 _TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
 
 
@@ -52,25 +54,66 @@ def onnx_from_module(
                 output_names=list(output_names),
                 dynamic_shapes=dynamic,
                 verbose=False,
+                optimize=False,  # its rewriter takes x + 1e-8 for x
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(_refusal(error)) from error
     assert program is not None
     model = program.model
+    _optimize(model)
     if len(model.graph.outputs) != len(output_names):
         raise InputError(
             f"the graph has {len(model.graph.outputs)} outputs for {len(output_names)} names "
-            f"({', '.join(output_names)}). Return each tensor once."
+            f"({', '.join(output_names)}). Return tensors only."
         )
     if batch is None:
         _check_free(model.graph)
         _name_batch(model.graph)
     tidy(model)
+    _name_ends(model.graph, input_names, output_names)
     name_by_module(model.graph)
     model.graph.name = type(module).__name__
     model.producer_name, model.producer_version = "sam-deploy", ""
     _strip_metadata(model)
     return model
+
+
+def _optimize(model: ir.Model) -> None:
+    """What the exporter would have done, but for its taking x + 1e-8 for x: epsilons stay."""
+    with quiet():
+        onnxscript.optimizer.fold_constants(model)
+        lift = ir.passes.common.LiftConstantsToInitializersPass(
+            lift_all_constants=True, size_limit=0
+        )
+        lift(model)
+        weights = (v.const_value for v in model.graph.initializers.values() if v.const_value)
+        numbers = [w.numpy() for w in weights if w.size == 1 and w.dtype.is_floating_point()]
+        if not any(0 < abs(float(x.reshape(()))) <= _TAKEN_FOR_ZERO for x in numbers):
+            onnxscript.optimizer.optimize_ir(model)
+
+
+def _name_ends(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """An output that is an input, a weight or another output gets a node of its own; a weight that
+    is called as an input or output gives its name up.
+    """
+    for index, (value, name) in enumerate(zip(graph.outputs, outputs, strict=True)):
+        first = value not in graph.outputs[:index]
+        if value.producer() is not None and first:
+            value.name = name
+        else:
+            copied = ir.node("Identity", inputs=[value])
+            made = copied.outputs[0]
+            made.name, made.shape = name, value.shape
+            if value.dtype is not None:
+                made.dtype = value.dtype
+            graph.append(copied)
+            graph.outputs[index] = made
+    for value, name in zip(graph.inputs, inputs, strict=True):
+        value.name = name
+    for name in [name for name in graph.initializers if name in {*inputs, *outputs}]:
+        weight = graph.initializers.pop(name)
+        weight.name = f"{name}.weight"
+        graph.register_initializer(weight)
 
 
 def _refusal(error: Exception) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,10 +50,10 @@ def find_traps(
 def _watch(module: nn.Module, inputs: tuple[Any, ...], traps: Traps) -> None:
     before = {part: _tensor_attributes(part) for part in module.modules()}
     stored: set[tuple[nn.Module, str]] = set()
-    for part in before:
-        _tell_of_attributes(part, traps, stored)
-    with torch.no_grad(), _PythonReads(traps), _GraphReads(traps):
-        module(*inputs)
+    given = pytree.tree_map_only(Tensor, Tensor.clone, inputs)  # forward may work in place
+    telling = _telling_of_attributes(before, traps, stored)
+    with torch.no_grad(), telling, _PythonReads(traps), _GraphReads(traps):
+        module(*given)
     for path, part in module.named_modules():  # what was appended to a list, say
         for name in _tensor_attributes(part) - before.get(part, set()):
             if (part, name) not in stored:
@@ -69,20 +71,25 @@ def _tensor_attributes(module: nn.Module) -> set[str]:
     }
 
 
-def _tell_of_attributes(
-    module: nn.Module, traps: Traps, stored: set[tuple[nn.Module, str]]
-) -> None:
-    """Let `module`, a copy of ours, tell when forward stores a tensor on it."""
-    kind = type(module)
+@contextmanager
+def _telling_of_attributes(
+    parts: Container[nn.Module], traps: Traps, stored: set[tuple[nn.Module, str]]
+) -> Iterator[None]:
+    """Tell when forward stores a tensor on one of `parts`."""
+    # Not by a subclass of each: forward may ask for its parts' classes.
+    plain = nn.Module.__setattr__
 
     def setting(self: nn.Module, name: str, value: Any) -> None:
-        if any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value)):
+        if self in parts and any(isinstance(x, Tensor) for x in pytree.tree_leaves(value)):
             stored.add((self, name))
-            traps.add(_kept(f"{kind.__name__}.{name}"))
-        super(told, self).__setattr__(name, value)
+            traps.add(_kept(f"{type(self).__name__}.{name}"))
+        plain(self, name, value)
 
-    told: type[nn.Module] = type(kind.__name__, (kind,), {"__setattr__": setting})
-    module.__class__ = told
+    nn.Module.__setattr__ = setting  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__setattr__ = plain  # type: ignore[method-assign]
 
 
 def _kept(name: str) -> str:
@@ -108,6 +115,13 @@ class _PythonReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _by_position(func: Any, args: Any) -> bool:
+    """Whether this is x[indices]: the tag of index is for masks."""
+    masks = (torch.bool, torch.uint8)
+    tensors = [leaf for leaf in pytree.tree_leaves(args[1:]) if isinstance(leaf, Tensor)]
+    return func is torch.ops.aten.index.Tensor and all(t.dtype not in masks for t in tensors)
+
+
 class _GraphReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees the operators whose result, or its size, is no function of shapes."""
 
@@ -118,6 +132,6 @@ class _GraphReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.data_dependent_output in func.tags:
             self._traps.add(READ)
-        elif torch.Tag.dynamic_output_shape in func.tags:
+        elif torch.Tag.dynamic_output_shape in func.tags and not _by_position(func, args):
             self._traps.add(COUNT)
         return func(*args, **(kwargs or {}))

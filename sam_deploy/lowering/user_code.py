@@ -46,7 +46,7 @@ def asked_directly(by: str) -> bool:
     """Whether user code itself compares a symbolic size now, seen from inside the file `by`."""
     for frame in reversed(traceback.extract_stack()):
         if frame.filename not in (by, __file__) and not frame.filename.endswith(_SYMBOLS):
-            return bool(_nearest([frame]))
+            return not frame.filename.startswith(_FOREIGN)
     return False
 
 
@@ -61,12 +61,10 @@ def line_of_forward(module: object) -> str:
 
 
 def _nearest(frames: Iterable[traceback.FrameSummary]) -> str:
-    for frame in reversed(list(frames)):
-        file = frame.filename
-        library = file.startswith((*_FOREIGN, "<")) or any(part in file for part in _LIBRARIES)
-        if not library:
-            return f"{_shown(file)}:{frame.lineno}"
-    return ""
+    """The innermost frame of the user's files, or else of what is neither torch's nor ours."""
+    others = [f for f in frames if not f.filename.startswith(_FOREIGN)][::-1]
+    own = [f for f in others if not any(part in f.filename for part in ("<", *_LIBRARIES))]
+    return next((f"{_shown(f.filename)}:{f.lineno}" for f in own or others), "")
 
 
 def _shown(file: str) -> str:

@@ -26,6 +26,8 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         if name.rpartition(".")[2] == "num_batches_tracked":
             continue
+        if not isinstance(state[name], torch.Tensor):
+            continue  # `get_extra_state` may give anything
         tensor = state[name].detach().cpu()
         # one JSON line a tensor: no name can be mistaken for the values of another
         header = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]

@@ -14,8 +14,8 @@ from sam_deploy.runner import Array
 class OutputFigures:
     """How far one output is from the reference, over all batches seen so far, in float64.
 
-    With `classes` the rows are scores and top-1 agreement is counted. Of integers and booleans
-    only equal elements are: a class's number has no distance.
+    With `classes` the rows are scores and top-1 agreement is counted. Of integers, booleans and
+    constants only equal elements are: a class's number has no distance.
     """
 
     def __init__(self, name: str, *, classes: bool) -> None:
@@ -30,12 +30,15 @@ class OutputFigures:
 
     def update(self, actual: Array, reference: Array) -> None:
         """Take in a batch of both, of equal shape (B, ...) and finite."""
+        if not reference.size:
+            return
         a, r = actual.astype(np.float64), reference.astype(np.float64)
         self._discrete = reference.dtype.kind != "f"
-        self._equal += int((actual == reference).sum())
+        near = actual == reference if self._discrete else np.isclose(a, r, rtol=1e-3, atol=1e-6)
+        self._equal += int(near.sum())
         difference = a - r
         self._spread(r)
-        self._rows += len(r)
+        self._rows += len(r) if r.ndim else 1
         self._minimum = min(self._minimum, float(r.min()))
         self._maximum = max(self._maximum, float(r.max()))
         self._reference_squares += float(np.vdot(r, r))
@@ -50,15 +53,13 @@ class OutputFigures:
         """The figures; RMS over the reference's standard deviation, largest error over its range.
 
         Raises:
-            ValueError: nothing was taken in, or the reference is constant.
+            ValueError: nothing was taken in.
         """
         if not self._elements:
             raise ValueError(f"nothing of {self.name} was compared")
         spread = math.sqrt(self._spread_squares / self._elements)
-        if self._discrete:
+        if self._discrete or not spread > 0:  # of a constant there is no spread to judge by
             return OutputParity(name=self.name, equal_elements=self._equal / self._elements)
-        if not spread > 0:
-            raise ValueError(f"the reference's {self.name} is constant: nothing can be told")
         lengths = math.sqrt(self._actual_squares * self._reference_squares)
         return OutputParity(
             name=self.name,

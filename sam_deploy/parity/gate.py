@@ -32,9 +32,9 @@ def measure_parity(
     """Compare `runner` with `reference` over all `samples`, `batch` at a time.
 
     Both get the same arrays. The last batch may be smaller; where the inputs' batch is fixed it is
-    filled up with repeats, which are not judged. Of a single sample a second batch is made so, for
-    a batch that only works at the size it was traced with must show. `progress` is told how many
-    samples were added.
+    filled up with repeats, which are not judged. Where it is free, batches of 1 and of more than 2
+    are made so if there are none: a graph that only works at the size it was traced with must show.
+    `progress` is told how many samples were added.
 
     Returns the report with every tolerance that was broken as a reason; `passed` is the verdict.
 
@@ -53,8 +53,10 @@ def measure_parity(
     for x in samples.batches(batch):
         used.update(x)
         rows = len(next(iter(x.values())))
-        sizes = [batch] if not free else [1, 2] if samples.count == 1 else [rows]
-        for size in sizes:
+        sizes = {rows} if free else {batch}
+        if free and not count:
+            sizes |= _missing_sizes(samples.count, batch)
+        for size in sorted(sizes):
             _compare(artefact, runner, reference, x, rows, size, inputs, outputs, figures)
         count += rows
         progress(rows)
@@ -77,6 +79,12 @@ def measure_parity(
         outputs=results,
         failures=[reason for result in results for reason in broken(result, tolerances)],
     )
+
+
+def _missing_sizes(count: int, batch: int) -> set[int]:
+    """Batch sizes that `count` samples in batches of `batch` would not show."""
+    shown = {min(batch, count), count % batch}
+    return ({1} - shown) | (set() if max(shown) > 2 else {3})
 
 
 def broken(result: OutputParity, tolerances: Tolerances) -> Iterator[str]:

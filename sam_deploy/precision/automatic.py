@@ -13,12 +13,15 @@ import onnx_ir as ir
 
 from sam_deploy.errors import PrecisionError
 from sam_deploy.manifest import IslandReport
-from sam_deploy.precision.fp16 import FP16_MAX, check_weights, is_scalar, magnitude
+from sam_deploy.precision.fp16 import FP16_MAX, check_weights, is_constant, magnitude
 from sam_deploy.precision.islands import Pinned, is_in, module_of
 from sam_deploy.precision.macs import multiply_adds
 from sam_deploy.precision.onnx_types import has_fp16_form
 from sam_deploy.recipe import Precision
 
+FP16_TINY = 2.0**-14  # the smallest number that FP16 holds with all its digits
+_HANDING_ON = frozenset({"Expand", "Identity", "Reshape", "Sqrt", "Squeeze", "Unsqueeze"})
+_Found = dict[ir.Node, tuple[float | None, str]]
 MARGIN = 4.0  # other images reach further than these
 LIMIT = FP16_MAX / MARGIN
 
@@ -33,14 +36,15 @@ def overflow_islands(
 
     `largest` is what each value reached (`largest_values`). A value beyond a quarter of FP16's
     range makes islands of the node that computes it and of those that read it, unless `islands`
-    hold them. So does a constant of one element beyond it, such as the -1e9 of a mask.
+    hold them. So does a constant that no layer multiplies by, such as the -1e9 of a mask, or an
+    epsilon that FP16 would round away.
 
     Raises:
         PrecisionError: where no island is made: a weight beyond FP16's range, an input or output
             of the graph that is to be FP16. The message names the module.
     """
-    check_weights(model.graph, islands, scalars=False)
-    found: dict[ir.Node, tuple[float, str]] = {}
+    check_weights(model.graph, islands, constants=False)
+    found: _Found = {}
     for value in [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]:
         reached = largest.get(value.name or "")
         if reached is None or reached <= LIMIT:
@@ -48,9 +52,16 @@ def overflow_islands(
         _check_end(model.graph, value, reached, io_dtype)
         _claim(found, [value.producer(), *(user for user, _ in value.uses())], value, reached)
     for value in model.graph.initializers.values():
+        if value.dtype != ir.DataType.FLOAT or not is_constant(value):
+            continue
         reached = magnitude(value)
-        if value.dtype == ir.DataType.FLOAT and not reached <= LIMIT and is_scalar(value):
-            _claim(found, [user for user, _ in value.uses()], value, reached)
+        users = [user for user, _ in value.uses()]
+        if not reached <= LIMIT:
+            _claim(found, users, value, reached)
+        elif 0 < reached < FP16_TINY:
+            for node in _up_to_arithmetic(users):  # else it is 0 by the division that it guards
+                reason = f"{value.name} is {reached:.3g}, FP16 begins at {FP16_TINY:.3g}"
+                found.setdefault(node, (None, reason))
     return [
         IslandReport(match=node.name or "", reason=reason, largest=reached)
         for node in model.graph
@@ -89,15 +100,26 @@ def check_share(model: ir.Model, islands: Sequence[Pinned], allowed: float) -> f
     return share
 
 
+def _up_to_arithmetic(nodes: Sequence[ir.Node]) -> list[ir.Node]:
+    """`nodes` and what reads their results, through what only hands them on."""
+    reached, waiting = list(nodes), list(nodes)
+    while waiting:
+        node = waiting.pop()
+        readers = [user for value in node.outputs for user, _ in value.uses()]
+        reached += readers
+        waiting += [reader for reader in readers if reader.op_type in _HANDING_ON]
+    return reached
+
+
 def _claim(
-    found: dict[ir.Node, tuple[float, str]],
+    found: _Found,
     nodes: Sequence[ir.Node | None],
     value: ir.Value,
     reached: float,
 ) -> None:
     reason = f"{value.name} reaches {reached:.3g}, FP16 ends at {FP16_MAX:g}"
     for node in nodes:
-        if node is not None and (node not in found or reached > found[node][0]):
+        if node is not None and not reached <= (found.get(node, (0.0, ""))[0] or 0.0):
             found[node] = (reached, reason)
 
 

@@ -17,6 +17,13 @@ from sam_deploy.precision.onnx_types import OF_SHAPES, stays_fp32
 from sam_deploy.recipe import Precision
 
 FP16_MAX = 65504.0
+_LAYERS = frozenset(
+    {
+        *("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "LSTM", "GRU", "RNN", "PRelu"),
+        *("LayerNormalization", "BatchNormalization", "InstanceNormalization"),
+        "GroupNormalization",
+    }
+)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
@@ -38,7 +45,7 @@ def to_fp16(model: ir.Model, islands: Sequence[Pinned] = (), io_dtype: Precision
     ends = ir.DataType.FLOAT16 if io_dtype == "fp16" else ir.DataType.FLOAT
     for given in graph.inputs:
         if given.dtype in _FLOATS:
-            given.dtype = ends
+            given.type = ir.TensorType(ends)
     casts = _Casts(graph)
     for node in list(graph):
         if node.op_type in OF_SHAPES:
@@ -52,18 +59,20 @@ def to_fp16(model: ir.Model, islands: Sequence[Pinned] = (), io_dtype: Precision
         _retype_attributes(node, wanted[node])
         for output in node.outputs:
             if output.dtype in _FLOATS:
-                output.dtype = wanted[node]
+                output.type = ir.TensorType(wanted[node])  # values may share one type object
     casts.at_outputs(ends)
 
 
-def check_weights(graph: ir.Graph, islands: Sequence[Pinned], *, scalars: bool = True) -> None:
+def check_weights(graph: ir.Graph, islands: Sequence[Pinned], *, constants: bool = True) -> None:
     """Refuse weights that FP16 cannot hold, but for those that only `islands` read.
+
+    Without `constants` only what layers multiply by is looked at, not the -1e9 of a mask.
 
     Raises:
         PrecisionError: naming the weight and its module.
     """
     for name, value in graph.initializers.items():
-        if value.dtype != ir.DataType.FLOAT or (is_scalar(value) and not scalars):
+        if value.dtype != ir.DataType.FLOAT or (is_constant(value) and not constants):
             continue
         largest = magnitude(value)
         if not largest <= FP16_MAX and not all(is_in(user, islands) for user, _ in value.uses()):
@@ -79,9 +88,9 @@ def magnitude(value: ir.Value) -> float:
     return float(np.abs(value.const_value.numpy()).max(initial=0.0))
 
 
-def is_scalar(value: ir.Value) -> bool:
-    """Whether a weight has one element."""
-    return value.const_value is not None and value.const_value.size == 1
+def is_constant(value: ir.Value) -> bool:
+    """Whether a weight is none of a layer: a number or a mask that is added or compared."""
+    return not any(user.op_type in _LAYERS for user, _ in value.uses())
 
 
 def _retype_attributes(node: ir.Node, dtype: ir.DataType) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -25,10 +26,11 @@ class Run(NamedTuple):
 def run(module: nn.Module, inputs: tuple[Any, ...]) -> Run:
     """Run a copy that shares the parameters: what forward stores or caches goes with the copy."""
     copied = copy.deepcopy(module, {id(p): p for p in module.parameters()})
+    inputs = pytree.tree_map_only(Tensor, Tensor.clone, inputs)  # forward may work in place
     called: set[str] = set()
     for path, child in copied.named_modules():
         vars(child)["forward"] = _noting(child.forward, path, called)
-    with torch.no_grad(), _one_thread(), _OperatorCount() as count:
+    with torch.no_grad(), _one_thread(), _in_float64(), _OperatorCount() as count:
         outputs = copied(*inputs)
     return Run(outputs, count.operators, called)
 
@@ -48,6 +50,30 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def _in_float64() -> Iterator[None]:
+    """What forward makes FP32 by name (`x.float()`, `dtype=torch.float32`) becomes float64."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Doubled():
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+class _Doubled(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.float:
+            func = Tensor.double
+        args, kwargs = pytree.tree_map_only(torch.dtype, _doubled, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _doubled(dtype: torch.dtype) -> torch.dtype:
+    return {torch.float32: torch.float64, torch.complex64: torch.complex128}.get(dtype, dtype)
+
+
 def tensors(outputs: Any) -> list[Tensor]:
     """The tensors in a module's outputs, whatever structure they come in, in order."""
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
@@ -62,7 +88,20 @@ def evaluation_copy(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn
         for leaf in held
         if isinstance(leaf, Tensor) and leaf.grad_fn is not None
     }
-    return copy.deepcopy(module, memo).cpu().to(dtype).eval()
+    return cast(copy.deepcopy(module, memo).cpu(), dtype).eval()
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """`module` itself with its floats as `dtype`, its complex numbers as wide."""
+
+    # Module.to would make real numbers of complex ones.
+    def typed(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    module._apply(typed)  # type: ignore[no-untyped-call]
+    return module
 
 
 def float64_copy(module: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from sam_deploy.report import Refusal, RewriteReport, RuleReport
 from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.rewrites._probe import FLOAT64_TOLERANCE, worst_difference
 from sam_deploy.rewrites._rule import Rule, RuleLog, apply_rule
-from sam_deploy.rewrites._run import Run, float64_copy, run, tensors
+from sam_deploy.rewrites._run import Run, cast, float64_copy, run, tensors
 from sam_deploy.rewrites.rules import (
     dense_aggregation,
     fold_attention_scale,
@@ -87,7 +87,7 @@ def rewrite(
         if log.fired:
             count = _held(working, inputs, reference, logs)
         counts.append(count)
-    return working.to(first.device, first.dtype).eval(), _report(before, logs, counts)
+    return cast(working.to(first.device), first.dtype).eval(), _report(before, logs, counts)
 
 
 def _check_tells(inputs: list[Tensor], outputs: list[Tensor]) -> None:

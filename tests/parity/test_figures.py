@@ -74,10 +74,20 @@ def test_a_small_spread_beside_a_large_mean_is_not_lost():
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3.3e7, 1e-30])
 @pytest.mark.parametrize("sizes", [[3], [1, 1, 1], [2, 1]])
-def test_a_constant_reference_is_refused_by_name(value, sizes):
+def test_of_a_constant_reference_equal_elements_are_counted(value, sizes):
     reference = np.full((3, 7), value, np.float32)
-    with pytest.raises(ValueError, match="logits is constant"):
-        gathered(reference.copy(), reference, sizes)
+    other = reference.copy()
+    other[0, :3] += 1 + abs(value)
+    for actual, share in ((reference.copy(), 1.0), (other, 18 / 21)):
+        figures = OutputFigures("logits", classes=False)
+        start = 0
+        for size in sizes:
+            rows = slice(start, start + size)
+            figures.update(actual[rows], reference[rows])
+            start += size
+        found = figures.result()
+        assert (found.equal_elements, found.relative_rms) == (pytest.approx(share), None)
+        assert not figures.tells
 
 
 def test_nothing_taken_in_is_refused_by_name():

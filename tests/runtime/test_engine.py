@@ -184,7 +184,7 @@ def test_without_onnxruntime(tiny_bundle):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"dtype": "float16"}, r"logits float32 \(batch, 10\), its manifest declares logits float16"),
+        ({"dtype": "float16"}, r"float32 \(batch, 10\), its manifest declares logits float16"),
         ({"dims": ["n", 10]}, r"declares logits float32 \(n, 10\)"),
         ({"dims": [4, 10]}, r"declares logits float32 \(4, 10\)"),
         ({"name": "scores"}, r"declares scores float32"),
