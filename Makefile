@@ -31,7 +31,7 @@ test-full: $(READY) ## all tests, the slow ones too
 	$(PYTEST)
 
 check: lint ## lint, types and the fast tests (under 2 minutes)
-	$(PYTEST) -m "not slow and not export"
+	$(PYTEST) -m "not slow and not export and not long"
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

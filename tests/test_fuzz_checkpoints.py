@@ -25,6 +25,8 @@ from sam_deploy.models.own_weights import load_weights
 
 STATE = SAM(4, 2, qkv_bias=True, expand_ratio=1).state_dict()
 
+pytestmark = pytest.mark.long
+
 
 def saved(content, **options):
     file = io.BytesIO()

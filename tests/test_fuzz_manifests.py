@@ -17,6 +17,8 @@ from sam_deploy.errors import BundleError, SamDeployError
 from sam_deploy.manifest import manifest_from_json, manifest_to_json
 from sam_deploy.synthetic import synthetic_images
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def bundle(tiny_bundle, tmp_path_factory):

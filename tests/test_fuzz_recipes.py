@@ -29,6 +29,8 @@ WHOLE = {
 }
 SAM = {"model": "sam", "image_size": [4, 4], "sam": {"dim": 8, "heads": 2, "expand": 2}}
 
+pytestmark = pytest.mark.long
+
 
 def toml(value):
     """`value` as TOML; what TOML has no form for (None) is left out."""
