@@ -46,15 +46,15 @@ def check_interrupted(run, before):
     assert run["left"] == ([] if run["found"] == "absent" else ["name"]), run
 
 
+def writings(bundle, tmp_path, *signals, **options):
+    """The writing of `bundle`, struck by each signal at each of its steps in turn."""
+    strikes = [[each, None] for each in signals]
+    return runs("publish", out=tmp_path / "out", source=bundle, strikes=strikes, **options)
+
+
 @pytest.mark.parametrize("old", [False, True])
 def test_killed_at_every_step_of_the_writing(tiny_bundle, tmp_path, old):
-    struck = runs(
-        "publish",
-        out=tmp_path / "out",
-        source=tiny_bundle,
-        old=old,
-        strikes=[[signal.SIGKILL, None]],
-    )
+    struck = writings(tiny_bundle, tmp_path, signal.SIGKILL, old=old)
     for run in struck:
         assert run["ended"] == -signal.SIGKILL
         check(run, "old" if old else "absent")
@@ -64,14 +64,7 @@ def test_killed_at_every_step_of_the_writing(tiny_bundle, tmp_path, old):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is always so")
 def test_where_folders_cannot_be_swapped_the_old_bundle_is_never_lost(tiny_bundle, tmp_path):
-    struck = runs(
-        "publish",
-        out=tmp_path / "out",
-        source=tiny_bundle,
-        old=True,
-        swap=False,
-        strikes=[[signal.SIGKILL, None], [signal.SIGINT, None]],
-    )
+    struck = writings(tiny_bundle, tmp_path, signal.SIGKILL, signal.SIGINT, old=True, swap=False)
     gone = [run for run in struck if run["found"] == "absent"]
     for run in struck:
         check(run, "absent" if run in gone else "old")
@@ -82,26 +75,13 @@ def test_where_folders_cannot_be_swapped_the_old_bundle_is_never_lost(tiny_bundl
 
 @pytest.mark.parametrize("way", ["straight in", "remove and rename"])
 def test_another_way_of_writing_is_found_out(tiny_bundle, tmp_path, way):
-    struck = runs(
-        "publish",
-        out=tmp_path / "out",
-        source=tiny_bundle,
-        old=True,
-        sabotage=way,
-        strikes=[[signal.SIGKILL, None]],
-    )
+    struck = writings(tiny_bundle, tmp_path, signal.SIGKILL, old=True, sabotage=way)
     assert any(run["found"].startswith("torn") for run in struck)
 
 
 @pytest.mark.parametrize("old", [False, True])
 def test_interrupted_at_every_step_of_the_writing(tiny_bundle, tmp_path, old):
-    struck = runs(
-        "publish",
-        out=tmp_path / "out",
-        source=tiny_bundle,
-        old=old,
-        strikes=[[signal.SIGINT, None]],
-    )
+    struck = writings(tiny_bundle, tmp_path, signal.SIGINT, old=old)
     for run in struck:
         check_interrupted(run, "old" if old else "absent")
 

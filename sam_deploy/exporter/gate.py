@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -33,6 +35,8 @@ def hold(
         CheckFailed: the file does not run, the comparison is void, or a tolerance was broken.
     """
     with progress.stage("parity", samples.count) as advance:
+        if subject.own:  # of what we wrote ourselves the graphs are known
+            _check_loads(folder / MODEL)
         try:
             runner = OnnxRunner(folder / MODEL)
         except BundleError as error:
@@ -58,3 +62,15 @@ def hold(
             f"  {reasons}"
         )
     return report
+
+
+def _check_loads(path: Path) -> None:
+    """Load the graph in a process of its own first: ONNX Runtime may crash on it."""
+    code = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+    if done.returncode < 0:
+        raise CheckFailed(
+            f"ONNX Runtime crashes when it loads the exported graph (signal {-done.returncode}), "
+            "and would in every service. Export in FP32, or change the layer that it trips over."
+        )

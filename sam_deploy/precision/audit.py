@@ -67,9 +67,12 @@ def audit_precision(
             problems.append(f"{value.name} is {dtype}, expected {io_dtype}")
     if problems:
         shown = "\n  ".join(problems[:10])
+        remedy = "List a module as an island in the recipe if it must stay in FP32."
+        if precision == "fp32":
+            remedy = "Let forward compute in the type of its input: no .double(), no .half()."
         raise PrecisionError(
             f"the graph is not in the precision that was asked for ({len(problems)} findings):\n"
-            f"  {shown}\nList a module as an island in the recipe if it must stay in FP32."
+            f"  {shown}\n{remedy}"
         )
     return PrecisionReport(
         precision=precision,

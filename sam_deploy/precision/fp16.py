@@ -142,6 +142,7 @@ class _Casts:
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
+        self._names = {node.name for node in graph}
         self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def before(self, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
@@ -172,12 +173,12 @@ class _Casts:
             self._graph.outputs[index] = cast
 
     def _cast(self, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
-        names = {node.name for node in self._graph}
         unique = name
         count = 1
-        while unique in names:
+        while unique in self._names:
             count += 1
             unique = f"{name}_{count}"
+        self._names.add(unique)
         node = ir.node("Cast", inputs=[value], attributes={"to": dtype.value}, name=unique)
         output = node.outputs[0]
         output.name, output.dtype, output.shape = f"{unique}:0", dtype, value.shape

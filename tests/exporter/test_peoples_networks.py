@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import sam_deploy
 from sam_deploy.agreement import relative_rms
-from sam_deploy.errors import InputError
+from sam_deploy.errors import CheckFailed, InputError
 
 pytestmark = pytest.mark.export
 
@@ -215,3 +215,26 @@ def test_a_recurrent_network_with_sam(tmp_path):
             return self.lstm(y)[0]
 
     check(Recurrent(), rows(4, 24, 8), tmp_path)
+
+
+class Masked(nn.Module):
+    """ONNX Runtime 1.32 crashes on this in FP16; another version may take it."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x, mask):
+        return self.attention(x, x, x, key_padding_mask=mask, need_weights=False)[0]
+
+
+def test_a_graph_that_crashes_onnxruntime_does_not_crash_the_export(tmp_path):
+    mask = torch.zeros(4, 10, dtype=torch.bool)
+    mask[:, 7:] = True
+    try:
+        done = exported(Masked(), (rows(4, 10, 16), mask), tmp_path, "fp16")
+    except CheckFailed as failure:
+        assert "ONNX Runtime crashes when it loads" in str(failure)  # noqa: PT017
+        assert not (tmp_path / "a").exists()
+    else:
+        assert done.manifest.parity[0].passed
