@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from sam_deploy.errors import BundleError
+from sam_deploy.plans import PlanInfo
 from sam_deploy.preprocess import Preprocessing
-from sam_deploy.recipe import Precision, Recipe, Tolerances
+from sam_deploy.quantization import QuantizationReport
+from sam_deploy.recipe import FloatPrecision, Precision, Recipe, Tolerances
 from sam_deploy.report import RewriteReport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TensorDtype = Literal[
     "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"
 ]
@@ -89,11 +91,12 @@ class PrecisionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """
 
     precision: Precision
-    io_dtype: Precision
+    io_dtype: FloatPrecision
     islands: list[IslandReport]
     island_macs: float
     types_by_op: dict[str, dict[str, int]]
     largest: LargestValue | None = None
+    quantization: QuantizationReport | None = None
 
 
 class OutputParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -155,6 +158,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     parity: list[ParityReport]
     recipe: Recipe
     versions: dict[str, str]
+    plans: list[PlanInfo] = []
     files: dict[str, FileInfo]
 
     def __post_init__(self) -> None:
@@ -174,6 +178,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError(
                 f"{len(self.class_names)} class names for {self.model.num_classes} classes"
             )
+        unlisted = [plan.file for plan in self.plans if plan.file not in self.files]
+        if unlisted:
+            raise ValueError(f"plans that are not among the files: {', '.join(unlisted)}")
 
 
 class _Header(msgspec.Struct):

@@ -13,11 +13,16 @@ from msgspec import Meta
 from sam_deploy import architecture
 from sam_deploy.architecture import MIN_IMAGE_PX, Architecture, Channels, Heads, Ratio
 from sam_deploy.errors import InputError, nearest
+from sam_deploy.plans import PlanOptions
 from sam_deploy.preprocess import Preprocessing
+from sam_deploy.quantization import SYNTHETIC, Quantization
 from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.validation import is_plain_name, struct_from_dict
 
-Precision = Literal["fp32", "fp16"]
+FloatPrecision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8", "fp8"]
+"""INT8 and FP8 are of the layers that are quantized; what is beside them is FP16."""
+QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Pixels = Annotated[int, Meta(ge=1, le=2**14)]
 MAX_ISLAND_MACS = 0.05  # an FP16 model with more than this in FP32 is not what was asked for
@@ -44,6 +49,8 @@ class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 DEFAULT_TOLERANCES: dict[Precision, Tolerances] = {
     "fp32": Tolerances(relative_rms=1e-5, max_error=1e-4, cosine=0.99999, top1_agreement=1.0),
     "fp16": Tolerances(relative_rms=3e-3, max_error=1e-2, cosine=0.9999, top1_agreement=0.95),
+    "int8": Tolerances(relative_rms=5e-2, max_error=5e-2, cosine=0.998, top1_agreement=0.9),
+    "fp8": Tolerances(relative_rms=8e-2, max_error=8e-2, cosine=0.995, top1_agreement=0.9),
 }
 
 
@@ -94,12 +101,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A fixed batch size; without it the batch is dynamic."""
     features: bool = False
     softmax: bool = False
-    io_dtype: Precision = "fp32"
+    io_dtype: FloatPrecision = "fp32"
     preprocessing: Preprocessing | None = None
     rewrites: RewriteOptions = RewriteOptions()
     islands: list[Island] = []
     allow_islands: Fraction = MAX_ISLAND_MACS
     """The part of all multiply-adds that islands may hold."""
+    quantization: Quantization | None = None
+    """How INT8 and FP8 are made; without it the defaults."""
+    calibration: str | None = None
+    """What INT8 and FP8 find their ranges on: a folder of images, an .npz, or "synthetic"."""
+    plans: PlanOptions = PlanOptions()
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -119,7 +131,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 f"preprocessing.size_px = {wanted} is not image_size = {self.image_size}"
             )
         if self.precision == "fp32" and (self.io_dtype != "fp32" or self.islands):
-            raise ValueError("io_dtype and islands belong to precision 'fp16'")
+            raise ValueError("io_dtype and islands belong to precision 'fp16' and those below")
+        if self.precision not in QUANTIZED and (self.quantization or self.calibration):
+            raise ValueError("quantization and calibration belong to precision 'int8' and 'fp8'")
 
     def _check_known(self) -> None:
         known = architecture.list_models()
@@ -250,8 +264,8 @@ def read_recipe_data(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a recipe in TOML: {error}. A checkpoint goes after --weights."
         ) from None
-    for key in ("weights", "class_names"):
-        if isinstance(data.get(key), str):
+    for key in ("weights", "class_names", "calibration"):
+        if isinstance(data.get(key), str) and data[key] != SYNTHETIC:
             data[key] = str(path.parent / data[key])
     return data
 

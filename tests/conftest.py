@@ -91,6 +91,7 @@ def tiny_recipe(tiny_checkpoint: Path) -> Callable[..., Any]:
             "precision": "fp32",
             "architecture": TINY,
             "weights": str(tiny_checkpoint),
+            "plans": {"engines": ["none"]},
             **options,
         }
         return recipe_from_dict(data, "a test's recipe")

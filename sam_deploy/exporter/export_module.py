@@ -18,6 +18,7 @@ from sam_deploy.progress import Progress
 from sam_deploy.recipe import (
     MAX_ISLAND_MACS,
     Island,
+    FloatPrecision,
     Precision,
     Tolerances,
     recipe_from_dict,
@@ -38,7 +39,7 @@ def export(
     tolerances: Tolerances | None = None,
     data: str | Path | None = None,
     batch: int | None = None,
-    io_dtype: Precision = "fp32",
+    io_dtype: FloatPrecision = "fp32",
     rewrites: RewriteOptions | None = None,
     pipeline: Sequence[Rule[Any]] | None = None,
     islands: Sequence[Island] = (),

@@ -9,10 +9,10 @@ import onnx_ir as ir
 
 from sam_deploy.errors import InputError
 from sam_deploy.manifest import TensorDtype, TensorSpec
-from sam_deploy.recipe import Precision
+from sam_deploy.recipe import FloatPrecision
 
 
-def tensor_specs(values: Sequence[ir.Value], io_dtype: Precision) -> list[TensorSpec]:
+def tensor_specs(values: Sequence[ir.Value], io_dtype: FloatPrecision) -> list[TensorSpec]:
     """One for each of a graph's inputs or outputs; FP32 ones become `io_dtype`.
 
     Raises:
@@ -21,7 +21,7 @@ def tensor_specs(values: Sequence[ir.Value], io_dtype: Precision) -> list[Tensor
     return [_spec(value, io_dtype) for value in values]
 
 
-def _spec(value: ir.Value, io_dtype: Precision) -> TensorSpec:
+def _spec(value: ir.Value, io_dtype: FloatPrecision) -> TensorSpec:
     assert value.name is not None
     assert value.dtype is not None
     assert value.shape is not None

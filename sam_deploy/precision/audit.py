@@ -13,7 +13,7 @@ from sam_deploy.errors import PrecisionError
 from sam_deploy.manifest import IslandReport, LargestValue, PrecisionReport
 from sam_deploy.precision.islands import Pinned, island_of
 from sam_deploy.precision.onnx_types import OF_SHAPES
-from sam_deploy.recipe import Precision
+from sam_deploy.recipe import FloatPrecision, Precision
 
 _NAMES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "fp32",
@@ -28,7 +28,7 @@ def audit_precision(
     model: onnx.ModelProto,
     precision: Precision,
     islands: Sequence[IslandReport] = (),
-    io_dtype: Precision = "fp32",
+    io_dtype: FloatPrecision = "fp32",
     *,
     island_macs: float = 0.0,
     largest: LargestValue | None = None,

@@ -17,7 +17,7 @@ from sam_deploy.precision.fp16 import FP16_MAX, check_weights, is_constant, magn
 from sam_deploy.precision.islands import Pinned, is_in, module_of
 from sam_deploy.precision.macs import multiply_adds
 from sam_deploy.precision.onnx_types import has_fp16_form
-from sam_deploy.recipe import Precision
+from sam_deploy.recipe import FloatPrecision
 
 FP16_TINY = 2.0**-14  # the smallest number that FP16 holds with all its digits
 _HANDING_ON = frozenset({"Expand", "Identity", "Reshape", "Sqrt", "Squeeze", "Unsqueeze"})
@@ -30,7 +30,7 @@ def overflow_islands(
     model: ir.Model,
     largest: Mapping[str, float],
     islands: Sequence[Pinned] = (),
-    io_dtype: Precision = "fp32",
+    io_dtype: FloatPrecision = "fp32",
 ) -> list[IslandReport]:
     """An island for every node of the FP32 graph that gives or reads what FP16 cannot carry.
 
@@ -123,7 +123,7 @@ def _claim(
             found[node] = (reached, reason)
 
 
-def _check_end(graph: ir.Graph, value: ir.Value, reached: float, io_dtype: Precision) -> None:
+def _check_end(graph: ir.Graph, value: ir.Value, reached: float, io_dtype: FloatPrecision) -> None:
     if io_dtype != "fp16" or not (value in graph.inputs or value in graph.outputs):
         return
     end = "input" if value in graph.inputs else "output"

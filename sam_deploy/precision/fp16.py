@@ -14,7 +14,7 @@ import onnx_ir as ir
 from sam_deploy.errors import PrecisionError
 from sam_deploy.precision.islands import Pinned, is_in, island_of, module_of
 from sam_deploy.precision.onnx_types import OF_SHAPES, stays_fp32
-from sam_deploy.recipe import Precision
+from sam_deploy.recipe import FloatPrecision
 
 FP16_MAX = 65504.0
 _LAYERS = frozenset(
@@ -27,7 +27,9 @@ _LAYERS = frozenset(
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
-def to_fp16(model: ir.Model, islands: Sequence[Pinned] = (), io_dtype: Precision = "fp32") -> None:
+def to_fp16(
+    model: ir.Model, islands: Sequence[Pinned] = (), io_dtype: FloatPrecision = "fp32"
+) -> None:
     """Type the FP32 graph `model` in FP16, in place, but for `islands` and, by default, its ends.
 
     LayerNormalization takes and gives FP16 and computes in FP32 (stash_type 1).

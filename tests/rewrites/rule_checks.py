@@ -69,12 +69,17 @@ def smt(**options):
     return golden(official_style.SMT(ARCHITECTURE, num_classes=5, **options))
 
 
+def seeded(*shape):
+    """Standard normal, the same in every run: a bound on float32 must not depend on the draw."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
 def token_inputs(dim=12, height=5, width=6):
-    return torch.randn(2, height * width, dim), height, width
+    return seeded(2, height * width, dim), height, width
 
 
 def images(height=33, width=50):
-    return torch.randn(2, 3, height, width)
+    return seeded(2, 3, height, width)
 
 
 def count(module, kind):
