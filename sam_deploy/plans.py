@@ -40,7 +40,7 @@ class BatchProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class PlanOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which plans an export builds, and how."""
 
-    engines: list[EngineChoice] = ["auto"]
+    engines: list[EngineChoice] = msgspec.field(default_factory=lambda: ["auto"])
     """Flavours by name; "auto" is every flavour that is installed, "none" no plan at all."""
     profile: BatchProfile = BatchProfile()
     """Of a model whose batch is dynamic."""

@@ -24,7 +24,7 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     stay in floats.
     """
 
-    kinds: list[LayerKind] = ["linear", "conv"]
+    kinds: list[LayerKind] = msgspec.field(default_factory=lambda: ["linear", "conv"])
     """The kinds of layers that are quantized."""
     quantize: list[str] = []
     """Module paths (all below belongs to them) that are quantized whatever their kind."""

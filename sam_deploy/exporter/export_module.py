@@ -17,8 +17,8 @@ from sam_deploy.preprocess import Preprocessing
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import (
     MAX_ISLAND_MACS,
-    Island,
     FloatPrecision,
+    Island,
     Precision,
     Tolerances,
     recipe_from_dict,
