@@ -21,7 +21,7 @@ TensorDtype = Literal[
     "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"
 ]
 
-SampleKind = Literal["folder", "npz", "example", "synthetic", "seeded normal"]
+SampleKind = Literal["folder", "npz", "example", "synthetic", "seeded normal", "iterable"]
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

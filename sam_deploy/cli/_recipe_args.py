@@ -13,7 +13,9 @@ import msgspec
 from sam_deploy import architecture
 from sam_deploy.errors import CheckpointError, InputError
 from sam_deploy.preprocess import Preprocessing
+from sam_deploy.quantization import Quantization
 from sam_deploy.recipe import (
+    QUANTIZED,
     Precision,
     Recipe,
     read_recipe_data,
@@ -67,7 +69,7 @@ def _base(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"model": model}
     if model != architecture.SAM:
         architecture.variant(model)
-    precision: Precision = "fp16" if arguments.fp16 else "fp32"
+    precision = _precision(arguments) or "fp32"
     shipped = shipped_recipe(model, precision, arguments.image_size)
     if shipped is not None:
         return tomllib.loads(shipped.read_text(encoding="utf-8"))
@@ -93,12 +95,14 @@ def _model_of(weights: Path | None, *, ema: bool) -> str:
 
 def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     data = dict(base)
-    if arguments.fp16 and data.get("precision") != "fp16":
-        data["precision"] = "fp16"
-        data.pop("tolerances", None)  # they are a precision's: FP16 takes its own defaults
+    precision = _precision(arguments)
+    if precision is not None and data.get("precision", "fp32") != precision:
+        data["precision"] = precision
+        data.pop("tolerances", None)  # they are a precision's: another takes its own defaults
     given = {
         "weights": arguments.weights and str(arguments.weights),
         "class_names": arguments.class_names and str(arguments.class_names),
+        "calibration": arguments.calibration,
         "num_classes": arguments.num_classes,
         "batch": arguments.batch,
         "io_dtype": arguments.io_dtype,
@@ -109,11 +113,40 @@ def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str
     for flag in ("ema", "features", "softmax"):
         if getattr(arguments, flag):
             data[flag] = True
-    shape = {key: getattr(arguments, key) for key in ("dim", "heads", "expand")}
-    asked = {key: value for key, value in shape.items() if value is not None}
-    if asked and isinstance(data.get("sam", {}), dict):
-        data["sam"] = {**data.get("sam", {}), **asked}
+    _merge(data, "sam", {key: getattr(arguments, key) for key in ("dim", "heads", "expand")})
+    _merge(data, "quantization", {"method": arguments.calibration_method})
+    profile = arguments.profile and dict(zip(("min", "opt", "max"), arguments.profile, strict=True))
+    capabilities = arguments.compute_capability
+    _merge(
+        data,
+        "plans",
+        {
+            "engines": arguments.engine,
+            "profile": profile,
+            "compute_capabilities": capabilities and capabilities.split(","),
+        },
+    )
     return _preprocessed(data, arguments)
+
+
+def _precision(arguments: argparse.Namespace) -> Precision | None:
+    """The precision that a flag asks for.
+
+    Raises:
+        InputError: two flags ask for two.
+    """
+    flags: tuple[Precision, ...] = ("fp16", "int8", "fp8")
+    asked = [flag for flag in flags if getattr(arguments, flag)]
+    if len(asked) > 1:
+        raise InputError(f"got --{' and --'.join(asked)}: a bundle has one precision, give one.")
+    return asked[0] if asked else None
+
+
+def _merge(data: dict[str, Any], table: str, given: dict[str, Any]) -> None:
+    """Override the lines of a recipe's table that were given."""
+    asked = {key: value for key, value in given.items() if value is not None}
+    if asked and isinstance(data.get(table, {}), dict):
+        data[table] = {**data.get(table, {}), **asked}
 
 
 def _preprocessed(data: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -148,6 +181,8 @@ def plan_rows(recipe: Recipe, target: Path, data: Path | None) -> list[tuple[str
         ("size", _size(recipe)),
         ("batch", str(recipe.batch or "dynamic")),
         ("data", str(data) if data else _built_in(recipe)),
+        *_quantization_rows(recipe, data),
+        ("plans", _plans(recipe)),
         (
             "rewrites",
             ", ".join(f"{k} {v}" for k, v in msgspec.to_builtins(recipe.rewrites).items()),
@@ -159,6 +194,27 @@ def plan_rows(recipe: Recipe, target: Path, data: Path | None) -> list[tuple[str
             f"{limits.top1_agreement:g}",
         ),
     ]
+
+
+def _quantization_rows(recipe: Recipe, data: Path | None) -> list[tuple[str, str]]:
+    if recipe.precision not in QUANTIZED:
+        return []
+    policy = recipe.quantization or Quantization()
+    moved = [f"{path} too" for path in policy.quantize] + [f"not {path}" for path in policy.keep]
+    samples = recipe.calibration or (f"three in four of {data}" if data else "NOTHING GIVEN")
+    return [
+        ("quantized", ", ".join([*policy.kinds, *moved])),
+        ("calibration", f"{policy.method} on {samples}; smoothing {policy.smooth:g}"),
+    ]
+
+
+def _plans(recipe: Recipe) -> str:
+    plans = recipe.plans
+    profile = f"batch {plans.profile.min} to {plans.profile.max}, tuned for {plans.profile.opt}"
+    targets = ", ".join(plans.compute_capabilities)
+    parts = [", ".join(plans.engines), profile if recipe.batch is None else ""]
+    parts.append(f"compute capabilities {targets}" if targets else "")
+    return "; ".join(part for part in parts if part)
 
 
 def _size(recipe: Recipe) -> str:

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from sam_deploy.architecture import list_models
 from sam_deploy.bundle import bundle_path, check_target
@@ -13,6 +14,8 @@ from sam_deploy.cli._recipe_args import image_size, plan_rows, recipe_from_args
 from sam_deploy.cli._run import exit_with, parser, print_json, run
 from sam_deploy.cli._tables import bundle_rows, print_rows
 from sam_deploy.errors import InputError
+from sam_deploy.plans import EngineChoice
+from sam_deploy.quantization import SYNTHETIC, CalibrationMethod
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +33,8 @@ def _export(arguments: argparse.Namespace) -> None:
         name = recipe.name if arguments.name is None else arguments.name
         target = bundle_path(arguments.out, name)
         check_target(target, force=arguments.force)
-        for path in (recipe.weights, recipe.class_names, arguments.data):
-            if path is not None and not Path(path).exists():
+        for path in (recipe.weights, recipe.class_names, arguments.data, recipe.calibration):
+            if path not in (None, SYNTHETIC) and not Path(path).exists():
                 raise InputError(f"no such file or folder: {path}.")
         if recipe.weights is not None or recipe.is_own:
             from sam_deploy.exporter import subject_from_recipe
@@ -87,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--expand", type=int, help="expand ratio of `sam` (default 2)")
     how = made.add_argument_group("how")
     how.add_argument("--fp16", action="store_true", help="FP16 (default FP32)")
+    how.add_argument("--int8", action="store_true", help="INT8 layers, FP16 beside them")
+    how.add_argument("--fp8", action="store_true", help="FP8 (E4M3) layers, FP16 beside them")
     how.add_argument("--io-dtype", choices=("fp32", "fp16"), help="dtype of inputs and outputs")
     how.add_argument(
         "--image-size",
@@ -110,6 +115,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument(
         "--data", type=Path, help="what parity is measured on: a folder of images, or an .npz"
+    )
+    quantized = made.add_argument_group("INT8 and FP8")
+    quantized.add_argument(
+        "--calibration",
+        metavar="DIR|FILE.npz|synthetic",
+        help="what ranges are measured on (default: three in four of --data)",
+    )
+    quantized.add_argument(
+        "--calibration-method",
+        choices=get_args(CalibrationMethod),
+        help="how a range is chosen (default: mse)",
+    )
+    plans = made.add_argument_group("TensorRT plans")
+    plans.add_argument(
+        "--engine",
+        action="append",
+        choices=get_args(EngineChoice),
+        help="repeatable; auto (default) is what is installed and can build here",
+    )
+    plans.add_argument(
+        "--profile",
+        type=int,
+        nargs=3,
+        metavar=("MIN", "OPT", "MAX"),
+        help="batch sizes of a plan for a dynamic batch (default: 1 8 32)",
+    )
+    plans.add_argument(
+        "--compute-capability",
+        metavar="8.0,8.9",
+        help="the GPUs that TensorRT-RTX builds for (default: its own)",
     )
     where = made.add_argument_group("where")
     where.add_argument("--out", type=Path, default=Path("engines"), help="default: engines/")

@@ -67,7 +67,7 @@ def known_subject(recipe: Recipe) -> Subject:
         preprocessing=recipe.preprocessing or Preprocessing.for_size(*recipe.size),
         class_names=_class_names(recipe, classes),
         islands=[*recipe.islands, *([_SOFTMAX] if recipe.softmax else [])]
-        if recipe.precision == "fp16"
+        if recipe.precision != "fp32"
         else [],
     )
 

@@ -66,7 +66,7 @@ def _portable(recipe: Recipe) -> Recipe:
     """The recipe without this machine's folders: file names only."""
     names = {
         field: Path(value).name
-        for field in ("weights", "class_names")
+        for field in ("weights", "class_names", "calibration")
         if (value := getattr(recipe, field)) is not None
     }
     return msgspec.structs.replace(recipe, **names)

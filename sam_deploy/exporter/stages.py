@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sam_deploy.bundle import MODEL, bundle_path, check_target, publish, set_aside, staged
 from sam_deploy.errors import CheckFailed
+from sam_deploy.exporter.calibration_data import Data, data_for
 from sam_deploy.exporter.gate import hold
 from sam_deploy.exporter.known import known_subject
 from sam_deploy.exporter.manifest_of import manifest_of
 from sam_deploy.exporter.own import factory_subject
 from sam_deploy.exporter.subject import Subject
 from sam_deploy.exporter.tensor_specs import tensor_specs
-from sam_deploy.exporter.typed import write_typed
-from sam_deploy.exporter.validation_data import samples_for
+from sam_deploy.exporter.typed import measure, write_typed
 from sam_deploy.lowering import check_graph, check_traps, onnx_from_module
 from sam_deploy.manifest import Manifest
 from sam_deploy.parity import Samples
@@ -24,6 +25,8 @@ from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
 from sam_deploy.rewrites import Rule, rewrite, static_paths
 from sam_deploy.runtime import require_onnxruntime
+
+_WORK = "work"  # of the staged folder: what is measured goes through files there
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,12 @@ def export_subject(
     data: Path | None,
     progress: Progress | None,
     pipeline: Sequence[Rule[Any]] | None = None,
+    calibration: Iterable[Any] | None = None,
 ) -> Export:
-    """Export what `load` gives as `recipe` says; the rest is as in `export_recipe`."""
+    """Export what `load` gives as `recipe` says; the rest is as in `export_recipe`.
+
+    `calibration` are batches from Python, in place of what the recipe names.
+    """
     progress = progress or Progress()
     check_target(target, force=force)
     require_onnxruntime()
@@ -93,8 +100,10 @@ def export_subject(
         try:
             with progress.stage("load"):
                 subject = load()
-                samples = samples_for(subject, data)
-            made = _made(subject, recipe, samples, target, folder, progress, pipeline)
+            work = folder / _WORK
+            work.mkdir()
+            both = data_for(subject, recipe, data, calibration, work, progress)
+            made = _made(subject, recipe, both, target, folder, progress, pipeline)
             with progress.stage("bundle"):
                 publish(folder, target, made.manifest, force=force)
             return made
@@ -110,7 +119,7 @@ def export_subject(
 def _made(
     subject: Subject,
     recipe: Recipe,
-    samples: Samples,
+    data: Data,
     target: Path,
     folder: Path,
     progress: Progress,
@@ -145,9 +154,13 @@ def _made(
         check_graph(graph, static)
     inputs = tensor_specs(graph.graph.inputs, recipe.io_dtype)
     outputs = tensor_specs(graph.graph.outputs, recipe.io_dtype)
-    precision = write_typed(graph, recipe, subject.islands, samples, folder / MODEL, progress)
-    report = hold(subject, recipe, samples, inputs, outputs, folder, progress)
-    note(_of_samples(samples, report.samples))
+    measured = measure(graph, recipe, subject.islands, data, folder / _WORK, progress)
+    note(data.notes())
+    shutil.rmtree(folder / _WORK)
+    with progress.stage(recipe.precision):
+        precision = write_typed(graph, recipe, measured, folder / MODEL)
+    report = hold(subject, recipe, data.validation, inputs, outputs, folder, progress)
+    note(_of_samples(data.validation, report.samples))
     manifest = manifest_of(
         target.name,
         recipe,

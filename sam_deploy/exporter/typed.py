@@ -1,15 +1,17 @@
-"""The graph gets its types: islands found, FP16 applied, the result written and audited."""
+"""The graph gets its types: islands found, FP16, INT8 or FP8 applied, the result audited."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
 from sam_deploy.errors import GraphSpecError
+from sam_deploy.exporter.calibrated import Calibrated, calibrate, quantize
+from sam_deploy.exporter.calibration_data import Data
 from sam_deploy.exporter.gate import PARITY_BATCH
 from sam_deploy.manifest import IslandReport, LargestValue, PrecisionReport
 from sam_deploy.parity import Samples
@@ -24,40 +26,68 @@ from sam_deploy.precision import (
     write_instrumented,
 )
 from sam_deploy.progress import Progress
+from sam_deploy.quantization import QuantizationReport
 from sam_deploy.recipe import Island, Recipe
-from sam_deploy.runner import Arrays
 from sam_deploy.runtime import OnnxRunner
 
 
-def write_typed(
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on the FP32 graph: how large every value became, by name, and the
+    calibration where the recipe quantizes. `islands` are those that were asked for.
+    """
+
+    islands: list[IslandReport]
+    reached: dict[str, float] = field(default_factory=dict)
+    calibrated: Calibrated | None = None
+
+
+def measure(
     graph: ir.Model,
     recipe: Recipe,
     listed: Sequence[Island],
-    samples: Samples,
-    path: Path,
+    data: Data,
+    work: Path,
     progress: Progress,
-) -> PrecisionReport:
-    """Give `graph` the recipe's precision, in place, and write it to `path`.
+) -> Measured:
+    """Measure what the recipe's precision needs; smooths `graph`, in place, where it quantizes.
 
-    `listed` are the islands that were asked for; FP16 adds those that it needs.
+    Raises:
+        PrecisionError: the quantization policy names no layer, or leaves none.
+        InputError: the calibration samples cannot be used.
+    """
+    islands = [IslandReport(match=i.match, reason=i.reason) for i in listed]
+    calibrated = None
+    if data.calibration is not None:
+        calibrated = calibrate(graph, recipe, islands, data.calibration, work, progress)
+    if recipe.precision == "fp32":
+        return Measured(islands)
+    reached = _reached(graph, recipe, data.validation, work / "ranges.onnx", progress)
+    return Measured(islands, reached, calibrated)
+
+
+def write_typed(graph: ir.Model, recipe: Recipe, measured: Measured, path: Path) -> PrecisionReport:
+    """Give the FP32 `graph` the recipe's precision, in place, and write it to `path`.
+
+    FP16 adds the islands that it needs to those that were asked for.
 
     Raises:
         PrecisionError: FP16 cannot hold the model, too much of it would stay in FP32, or the
             written graph is not in the precision asked for.
         GraphSpecError: the ONNX checker refuses it.
     """
-    islands = [IslandReport(match=i.match, reason=i.reason) for i in listed]
-    share, largest = 0.0, None
-    if recipe.precision == "fp16":
-        reached = _reached(graph, recipe, samples, path.with_name("ranges.onnx"), progress)
+    islands, reached = list(measured.islands), dict(measured.reached)
+    share, largest, quantization = 0.0, None, None
+    if measured.calibrated is not None:
+        quantization, ranges = quantize(graph, measured.calibrated, islands)
+        reached |= ranges
+    if recipe.precision != "fp32":
         islands += fp32_only_islands(graph, islands)
         islands += overflow_islands(graph, reached, islands, recipe.io_dtype)
         share = check_share(graph, islands, recipe.allow_islands)
         largest = largest_in_fp16(graph, reached, islands)
-    with progress.stage(recipe.precision):
-        if recipe.precision == "fp16":
-            to_fp16(graph, islands, recipe.io_dtype)
-        return _written(graph, recipe, islands, share, largest, path)
+        to_fp16(graph, islands, recipe.io_dtype)
+    return _written(graph, recipe, islands, share, largest, quantization, path)
 
 
 def _reached(
@@ -68,15 +98,7 @@ def _reached(
         write_instrumented(graph, path)
         runner = OnnxRunner(path, in_file_order=True)
         path.unlink()
-
-        def batches() -> Iterator[Arrays]:
-            for x in samples.batches(recipe.batch or PARITY_BATCH):
-                rows = len(next(iter(x.values())))
-                size = recipe.batch or rows
-                yield {name: np.resize(a, (size, *a.shape[1:])) for name, a in x.items()}
-                advance(rows)
-
-        return largest_values(runner, batches())
+        return largest_values(runner, samples.filled(recipe.batch, PARITY_BATCH, advance))
 
 
 def _written(
@@ -85,6 +107,7 @@ def _written(
     islands: Sequence[IslandReport],
     share: float,
     largest: LargestValue | None,
+    quantization: QuantizationReport | None,
     path: Path,
 ) -> PrecisionReport:
     ir.save(graph, path)
@@ -99,4 +122,5 @@ def _written(
         recipe.io_dtype,
         island_macs=share,
         largest=largest,
+        quantization=quantization,
     )

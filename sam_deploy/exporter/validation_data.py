@@ -31,7 +31,7 @@ def samples_for(subject: Subject, data: Path | None) -> Samples:
     name = subject.input_names[0]
     if data is not None:
         if data.suffix == ".npz":
-            return array_samples("npz", _arrays(data, subject.examples()))
+            return array_samples("npz", arrays_in(data, subject.examples()))
         if subject.preprocessing is None:
             raise InputError(
                 f"{data} is no .npz, and the network has no preprocessing to make inputs of images "
@@ -46,7 +46,12 @@ def samples_for(subject: Subject, data: Path | None) -> Samples:
     return normal_samples(name, BUILT_IN_SAMPLES, *subject.examples()[name].shape[1:])
 
 
-def _arrays(path: Path, examples: Arrays) -> Arrays:
+def arrays_in(path: Path, examples: Arrays) -> Arrays:
+    """The arrays of the .npz at `path`, by input name, in the types of `examples`.
+
+    Raises:
+        InputError: it cannot be read, or its arrays are others than the inputs.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}

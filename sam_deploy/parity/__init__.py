@@ -5,7 +5,9 @@ from sam_deploy.parity.samples import (
     Samples,
     array_samples,
     folder_samples,
+    image_samples,
     normal_samples,
+    sample_hashes,
     synthetic_samples,
 )
 
@@ -13,7 +15,9 @@ __all__ = [
     "Samples",
     "array_samples",
     "folder_samples",
+    "image_samples",
     "measure_parity",
     "normal_samples",
+    "sample_hashes",
     "synthetic_samples",
 ]

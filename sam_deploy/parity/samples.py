@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sam_deploy.errors import InputError
 from sam_deploy.images import find_images, open_image
 from sam_deploy.manifest import SampleKind
 from sam_deploy.preprocess import Preprocessing
+from sam_deploy.progress import Advance
 from sam_deploy.runner import Array, Arrays
 from sam_deploy.synthetic import synthetic_images
 
@@ -29,6 +30,15 @@ class Samples:
     count: int
     make: Callable[[], Iterator[Arrays]]
     unreadable: dict[Path, str] = field(default_factory=dict)
+
+    def filled(self, size: int | None, default: int, advance: Advance) -> Iterator[Arrays]:
+        """Batches of `size`, the last filled up with repeats; of `default`, the last smaller,
+        where it is free. `advance` is told how many samples each held.
+        """
+        for x in self.batches(size or default):
+            rows = len(next(iter(x.values())))
+            yield {n: np.resize(a, (size or rows, *a.shape[1:])) for n, a in x.items()}
+            advance(rows)
 
     def batches(self, size: int) -> Iterator[Arrays]:
         """The samples stacked `size` at a time, the last batch possibly smaller.
@@ -55,14 +65,19 @@ class Samples:
 
 
 def folder_samples(name: str, folder: Path, preprocessing: Preprocessing) -> Samples:
-    """Every image under `folder`, preprocessed, for the input `name`.
-
-    Images that cannot be read are left out and gathered in `unreadable`.
+    """Every image under `folder`, as `image_samples`.
 
     Raises:
         InputError: no folder or no images there.
     """
-    paths = find_images(folder)
+    return image_samples(name, find_images(folder), preprocessing)
+
+
+def image_samples(name: str, paths: Sequence[Path], preprocessing: Preprocessing) -> Samples:
+    """The images at `paths`, preprocessed, for the input `name`.
+
+    Images that cannot be read are left out and gathered in `unreadable`.
+    """
     unreadable: dict[Path, str] = {}
 
     def make() -> Iterator[Arrays]:
@@ -75,20 +90,22 @@ def folder_samples(name: str, folder: Path, preprocessing: Preprocessing) -> Sam
     return Samples("folder", len(paths), make, unreadable)
 
 
-def synthetic_samples(name: str, count: int, preprocessing: Preprocessing) -> Samples:
+def synthetic_samples(
+    name: str, count: int, preprocessing: Preprocessing, *, seed: int = 0
+) -> Samples:
     """The built-in deterministic images, preprocessed, for the input `name`."""
     return Samples(
         "synthetic",
         count,
-        lambda: ({name: preprocessing.apply(image)} for image in synthetic_images(count)),
+        lambda: ({name: preprocessing.apply(image)} for image in synthetic_images(count, seed)),
     )
 
 
-def normal_samples(name: str, count: int, *shape: int) -> Samples:
+def normal_samples(name: str, count: int, *shape: int, seed: int = 0) -> Samples:
     """Standard normal float32 arrays of `shape`, seeded, for the input `name`."""
 
     def make() -> Iterator[Arrays]:
-        random = np.random.RandomState(0)
+        random = np.random.RandomState(seed)
         for _ in range(count):
             yield {name: random.standard_normal(shape).astype(np.float32)}
 
@@ -115,6 +132,16 @@ def array_samples(kind: SampleKind, arrays: Mapping[str, Array]) -> Samples:
     )
 
 
+def sample_hashes(samples: Samples) -> list[str]:
+    """SHA-256 of each sample as the model sees it, in order."""
+    hashes = []
+    for sample in samples.make():
+        one = SamplesHash()
+        one.update({name: array[None] for name, array in sample.items()})
+        hashes.append(one.hexdigest())
+    return hashes
+
+
 class SamplesHash:
     """SHA-256 over the samples that were really used, fed batch by batch."""
 
@@ -126,6 +153,12 @@ class SamplesHash:
         for row in range(len(next(iter(batch.values())))):
             for array in batch.values():
                 self._hash.update(np.ascontiguousarray(array[row]).tobytes())
+
+    def over(self, batches: Iterable[Arrays]) -> Iterator[Arrays]:
+        """The same `batches`, taken in as they pass."""
+        for batch in batches:
+            self.update(batch)
+            yield batch
 
     def hexdigest(self) -> str:
         """The hash so far."""

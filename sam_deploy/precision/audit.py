@@ -13,8 +13,14 @@ from sam_deploy.errors import PrecisionError
 from sam_deploy.manifest import IslandReport, LargestValue, PrecisionReport
 from sam_deploy.precision.islands import Pinned, island_of
 from sam_deploy.precision.onnx_types import OF_SHAPES
+from sam_deploy.precision.quantize.audit import qdq_problems
+from sam_deploy.quantization import QuantizationReport
 from sam_deploy.recipe import FloatPrecision, Precision
 
+_STORED: dict[Precision, int] = {
+    "int8": onnx.TensorProto.INT8,
+    "fp8": onnx.TensorProto.FLOAT8E4M3FN,
+}
 _NAMES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "fp32",
     onnx.TensorProto.FLOAT16: "fp16",
@@ -32,10 +38,13 @@ def audit_precision(
     *,
     island_macs: float = 0.0,
     largest: LargestValue | None = None,
+    quantization: QuantizationReport | None = None,
 ) -> PrecisionReport:
     """Hold the types of `model` against what was asked, and count them.
 
     `island_macs` and `largest` are what `check_share` and `largest_in_fp16` found, for the report.
+    The layers in `quantization` must be quantized, and no others; beside them a quantized model is
+    FP16.
     Nodes that touch no floats (sizes, indices) have no precision.
 
     Types are inferred anew from the inputs and weights; what the graph says of itself is dropped
@@ -43,9 +52,11 @@ def audit_precision(
 
     Raises:
         PrecisionError: a node outside `islands` is not in `precision`, a Cast stands elsewhere
-            than at the graph's ends and islands, the ends are not `io_dtype`, or the types
-            contradict each other.
+            than at the graph's ends and islands, the ends are not `io_dtype`, the types
+            contradict each other, or other layers are quantized than were asked for.
     """
+    quantized = {layer.name for layer in quantization.layers} if quantization else set()
+    beside: Precision = "fp16" if quantization else precision
     types = _inferred_types(model)
     groups: dict[str, dict[str, int]] = {}
     problems: list[str] = []
@@ -56,11 +67,14 @@ def audit_precision(
             continue
         dtype = floats[0]
         counts = groups.setdefault(node.op_type, {})
-        counts[dtype] = counts.get(dtype, 0) + 1
-        expected = "fp32" if island_of(node.name, islands) else precision
+        counted = precision if node.name in quantized else dtype
+        counts[counted] = counts.get(counted, 0) + 1
+        expected = "fp32" if island_of(node.name, islands) else beside
         if node.op_type != "Cast" and dtype != expected:
             problems.append(f"{node.name} computes in {dtype}, expected {expected}")
     problems += _foreign_casts(model, types, islands)
+    if quantization:
+        problems += qdq_problems(model, quantized, _STORED[precision])
     for value in [*model.graph.input, *model.graph.output]:
         dtype = _NAMES.get(value.type.tensor_type.elem_type, io_dtype)
         if dtype != io_dtype:
@@ -81,6 +95,7 @@ def audit_precision(
         island_macs=island_macs,
         types_by_op=groups,
         largest=largest,
+        quantization=quantization,
     )
 
 

@@ -21,7 +21,7 @@ _LAYERS = frozenset(
     {
         *("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "LSTM", "GRU", "RNN", "PRelu"),
         *("LayerNormalization", "BatchNormalization", "InstanceNormalization"),
-        "GroupNormalization",
+        *("GroupNormalization", "QuantizeLinear", "DequantizeLinear"),
     }
 )
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)

@@ -1,37 +1,14 @@
-"""Which nodes belong to an FP32 island: a module path and all below it, or one node's name."""
+"""Which nodes of a graph are in an FP32 island."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
 
 import onnx_ir as ir
 
+from sam_deploy.island_names import Pinned, island_of
 
-class Pinned(Protocol):
-    """A recipe's island, or one of the report."""
-
-    @property
-    def match(self) -> str:
-        """A module path, or a node's name."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why it stays in FP32."""
-        ...
-
-
-Kind = TypeVar("Kind", bound=Pinned)
-
-
-def island_of(node_name: str, islands: Sequence[Kind]) -> Kind | None:
-    """The island that the node `<module path>/<op>` belongs to, if any."""
-    path = node_name.rpartition("/")[0]
-    for island in islands:
-        if island.match in (path, node_name) or path.startswith(island.match + "."):
-            return island
-    return None
+__all__ = ["Pinned", "is_in", "island_of", "module_of"]
 
 
 def is_in(node: ir.Node, islands: Sequence[Pinned]) -> bool:

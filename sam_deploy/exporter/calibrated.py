@@ -1,0 +1,127 @@
+"""The graph calibrated: smoothed, and the range of every activation that could be quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from sam_deploy.exporter.gate import PARITY_BATCH
+from sam_deploy.manifest import IslandReport
+from sam_deploy.parity import Samples
+from sam_deploy.parity.samples import SamplesHash
+from sam_deploy.precision.macs import multiply_adds
+from sam_deploy.precision.quantize import (
+    FP8,
+    INT8,
+    Grid,
+    channel_maxima,
+    histograms,
+    insert_qdq,
+    layers_to_quantize,
+    smooth,
+    smoothable,
+    threshold,
+    weighted_layers,
+    write_channels,
+    write_observed,
+)
+from sam_deploy.progress import Progress
+from sam_deploy.quantization import (
+    CalibrationReport,
+    Quantization,
+    QuantizationReport,
+    QuantizedLayer,
+)
+from sam_deploy.recipe import Precision, Recipe
+from sam_deploy.runtime import OnnxRunner
+
+GRIDS: dict[Precision, Grid] = {"int8": INT8, "fp8": FP8}
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found; `ranges` are the largest |x| by the activations' names."""
+
+    grid: Grid
+    policy: Quantization
+    ranges: dict[str, float]
+    smoothed: int
+    report: CalibrationReport
+
+
+def calibrate(
+    graph: ir.Model,
+    recipe: Recipe,
+    islands: Sequence[IslandReport],
+    samples: Samples,
+    work: Path,
+    progress: Progress,
+) -> Calibrated:
+    """Smooth the FP32 `graph`, in place, and measure the ranges that the recipe's policy needs.
+
+    Files go to the folder `work` and from there.
+
+    Raises:
+        PrecisionError: the policy names no layer, or leaves none.
+        InputError: there are no samples, or they make something that is not finite.
+    """
+    policy, grid = recipe.quantization or Quantization(), GRIDS[recipe.precision]
+    layers = weighted_layers(graph.graph)
+    chosen = layers_to_quantize(layers, policy, islands)
+    path = work / "observed.onnx"
+    smoothed = 0
+    places = smoothable(layers, chosen) if policy.smooth else []
+    if places:
+        with progress.stage("smooth", samples.count) as advance:
+            write_channels(graph, places, path)
+            runner = OnnxRunner(path, in_file_order=True)
+            batches = samples.filled(recipe.batch, PARITY_BATCH, advance)
+            smoothed = smooth(places, chosen, channel_maxima(runner, batches), policy.smooth)
+    used, count = SamplesHash(), 0
+    with progress.stage("calibrate", samples.count) as advance:
+
+        def counted(rows: int) -> None:
+            nonlocal count
+            count += rows
+            advance(rows)
+
+        activations = list(dict.fromkeys(layer.activation for layer in chosen))
+        write_observed(graph, activations, path)
+        runner = OnnxRunner(path, in_file_order=True)
+        found = histograms(runner, used.over(samples.filled(recipe.batch, PARITY_BATCH, counted)))
+        ranges = {name: threshold(histogram, policy, grid) for name, histogram in found.items()}
+    path.unlink()
+    report = CalibrationReport(
+        data=samples.kind, samples=count, sha256=used.hexdigest(), method=policy.method
+    )
+    return Calibrated(grid, policy, ranges, smoothed, report)
+
+
+def quantize(
+    graph: ir.Model, calibrated: Calibrated, islands: Sequence[IslandReport]
+) -> tuple[QuantizationReport, dict[str, float]]:
+    """Put Q/DQ into the smoothed FP32 `graph`, in place.
+
+    Returns the report, and how large each new float value can become, by name.
+    """
+    layers = weighted_layers(graph.graph)
+    macs = {layer.node: multiply_adds(layer.node) for layer in layers}
+    everything = sum(multiply_adds(node) for node in graph.graph)
+    chosen = layers_to_quantize(layers, calibrated.policy, islands)
+    report = QuantizationReport(
+        calibration=calibrated.report,
+        layers=[
+            QuantizedLayer(
+                name=layer.name,
+                kind=layer.kind,
+                input_range=calibrated.ranges[layer.activation.name or ""],
+            )
+            for layer in chosen
+        ],
+        smoothed=calibrated.smoothed,
+        macs=sum(macs[layer.node] for layer in chosen) / max(everything, 1),
+    )
+    return report, insert_qdq(graph.graph, chosen, calibrated.ranges, calibrated.grid)

@@ -1,0 +1,37 @@
+"""The numbers that INT8 and FP8 have, symmetric around 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from sam_deploy.runner import Array, FloatArray
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A type that layers are quantized to. `largest` is its largest number."""
+
+    name: str
+    dtype: ir.DataType
+    largest: float
+
+    def quantized(self, x: Array) -> Array:
+        """`x`, in units of the scale, as this type: rounded to nearest, saturated."""
+        clipped = np.clip(x, -self.largest, self.largest)
+        if self.dtype == ir.DataType.INT8:
+            return np.rint(clipped).astype(np.int8)
+        rounded: Array = clipped.astype(np.float32).astype(ml_dtypes.float8_e4m3fn)
+        return rounded
+
+    def rounded(self, x: FloatArray) -> FloatArray:
+        """`x`, in units of the scale, as this type holds it."""
+        return self.quantized(x).astype(np.float64)
+
+
+# -128 is left out: a symmetric range has the same numbers on both sides.
+INT8 = Grid("int8", ir.DataType.INT8, 127.0)
+FP8 = Grid("fp8", ir.DataType.FLOAT8E4M3FN, 448.0)

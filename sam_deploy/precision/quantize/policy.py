@@ -1,0 +1,46 @@
+"""Which layers are quantized: the recipe's policy applied to a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sam_deploy.errors import PrecisionError
+from sam_deploy.precision.islands import Pinned, is_in
+from sam_deploy.precision.quantize.layers import Layer
+from sam_deploy.quantization import Quantization
+
+
+def layers_to_quantize(
+    layers: Sequence[Layer], policy: Quantization, islands: Sequence[Pinned] = ()
+) -> list[Layer]:
+    """Those of `layers` that `policy` quantizes: by kind, unless a path says otherwise.
+
+    Raises:
+        PrecisionError: a path of the policy names no layer, or nothing is left to quantize.
+    """
+    for path in (*policy.quantize, *policy.keep):
+        if not any(_below(layer, path) for layer in layers):
+            known = ", ".join(dict.fromkeys(layer.path for layer in layers[:5]))
+            raise PrecisionError(
+                f"quantization names {path!r}, which holds no layer with weights. Layers are "
+                f"{known or 'none'}, ..."
+            )
+    chosen = [
+        layer for layer in layers if _is_chosen(layer, policy) and not is_in(layer.node, islands)
+    ]
+    if not chosen:
+        raise PrecisionError(
+            f"nothing to quantize: of {len(layers)} layers with weights the policy takes none "
+            f"(kinds {', '.join(policy.kinds) or 'none'}). Export in FP16."
+        )
+    return chosen
+
+
+def _is_chosen(layer: Layer, policy: Quantization) -> bool:
+    said = [(len(path), True) for path in policy.quantize if _below(layer, path)]
+    said += [(len(path), False) for path in policy.keep if _below(layer, path)]
+    return max(said)[1] if said else layer.kind in policy.kinds
+
+
+def _below(layer: Layer, path: str) -> bool:
+    return layer.path == path or layer.path.startswith(f"{path}.") or layer.name == path

@@ -1,0 +1,130 @@
+"""Explicit quantization: Q/DQ before the layers that are quantized, their weights stored as such.
+
+Symmetric, zero point 0; activations with one scale, weights with one an output channel; biases
+stay floats. TensorRT, TensorRT-RTX and ONNX Runtime read this form alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from sam_deploy.precision.quantize.grids import Grid
+from sam_deploy.precision.quantize.layers import Layer
+from sam_deploy.runner import Array, FloatArray
+
+_LEAST = float(np.finfo(np.float16).smallest_subnormal)
+
+
+def insert_qdq(
+    graph: ir.Graph, layers: Sequence[Layer], ranges: Mapping[str, float], grid: Grid
+) -> dict[str, float]:
+    """Quantize `layers` to `grid`, in place; `ranges` is the largest |x| of an activation, by name.
+
+    Returns the range of each new value that is a float, by its name.
+    """
+    names = _Names(graph)
+    made: dict[ir.Value, ir.Value] = {}
+    reached: dict[str, float] = {}
+    for layer in layers:
+        activation = layer.activation
+        if activation not in made:
+            limit = ranges[activation.name or ""]
+            made[activation] = _quantized(graph, names, layer, limit, grid)
+            reached[made[activation].name or ""] = limit
+        layer.node.replace_input_with(0, made[activation])
+        layer.node.replace_input_with(1, _weight(graph, names, layer, grid))
+    return reached
+
+
+def fp16_scale(largest: FloatArray | float, grid: Grid) -> FloatArray:
+    """The scale that makes `largest` the grid's largest number, as FP16 holds it, rounded up:
+    the graph's floats become FP16 later, and the numbers are to be those that were rounded here.
+    """
+    exact = np.maximum(np.asarray(largest, np.float64) / grid.largest, _LEAST)
+    half = exact.astype(np.float16)
+    low = half.astype(np.float64) < exact
+    up = np.nextafter(half, np.float16(np.inf))
+    scale: FloatArray = np.where(low, up, half).astype(np.float32)
+    return scale
+
+
+def _quantized(graph: ir.Graph, names: _Names, layer: Layer, limit: float, grid: Grid) -> ir.Value:
+    """`layer`'s activation through Q and DQ, inserted before it."""
+    scale = names.weight(f"{layer.path}.input_scale", fp16_scale(limit, grid))
+    zero = names.weight(f"{layer.path}.input_zero_point", grid.quantized(np.zeros(())))
+    x = layer.activation
+    q = ir.node("QuantizeLinear", [x, scale, zero], name=names.node(f"{layer.path}/QuantizeLinear"))
+    q.outputs[0].dtype, q.outputs[0].shape = grid.dtype, x.shape
+    q.outputs[0].name = f"{q.name}:0"
+    dq = _dequantize(names, layer.path, [q.outputs[0], scale, zero], x.shape)
+    graph.insert_before(layer.node, [q, dq])
+    return dq.outputs[0]
+
+
+def _weight(graph: ir.Graph, names: _Names, layer: Layer, grid: Grid) -> ir.Value:
+    """`layer`'s weight through DQ, stored in the grid's type."""
+    value = layer.weight
+    assert value.const_value is not None
+    weight = value.const_value.numpy().astype(np.float64)
+    axis = layer.output_axis
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scales = fp16_scale(np.abs(weight).max(axis=others), grid)
+    spread = scales.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    stored = names.weight(f"{value.name}.{grid.name}", grid.quantized(weight / spread))
+    scale = names.weight(f"{value.name}.scale", scales)
+    zero = names.weight(f"{value.name}.zero_point", grid.quantized(np.zeros(len(scales))))
+    dq = _dequantize(names, layer.path, [stored, scale, zero], value.shape, axis)
+    graph.insert_before(layer.node, dq)
+    if len(value.uses()) <= 1 and value.name is not None:  # none but this layer reads it
+        del graph.initializers[value.name]
+    return dq.outputs[0]
+
+
+def _dequantize(
+    names: _Names,
+    path: str,
+    inputs: Sequence[ir.Value],
+    shape: ir.Shape | None,
+    axis: int | None = None,
+) -> ir.Node:
+    dq = ir.node(
+        "DequantizeLinear",
+        inputs,
+        attributes={} if axis is None else {"axis": axis},
+        name=names.node(f"{path}/DequantizeLinear"),
+    )
+    output = dq.outputs[0]
+    output.dtype, output.shape, output.name = ir.DataType.FLOAT, shape, f"{dq.name}:0"
+    return dq
+
+
+class _Names:
+    """Gives new nodes and weights names that the graph does not have yet."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._nodes = {node.name for node in graph}
+
+    def node(self, wanted: str) -> str:
+        name = wanted.removeprefix("/")
+        count = 1
+        while name in self._nodes:
+            count += 1
+            name = f"{wanted.removeprefix('/')}_{count}"
+        self._nodes.add(name)
+        return name
+
+    def weight(self, wanted: str, array: Array) -> ir.Value:
+        name = wanted.removeprefix(".")
+        count = 1
+        while name in self._graph.initializers:
+            count += 1
+            name = f"{wanted.removeprefix('.')}_{count}"
+        tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value.shape = ir.Shape(array.shape)
+        self._graph.register_initializer(value)
+        return value
