@@ -14,11 +14,14 @@ help: ## print the targets
 
 setup: $(READY) ## make the environment (.venv) with the locked versions
 
+# The last two: TensorRT's names for the tests; its libraries need a GPU, and are not there.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("sam-deploy needs Python 3.11 to 3.13, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-10.16 tensorrt-cu13-bindings==10.16.1.11
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-11.4 tensorrt-cu13-bindings==11.4.0.106
 	@touch $(READY)
 
 export: $(READY) ## the main job: export smt_t in FP16 to engines/ (again: ARGS=--force)
@@ -42,13 +45,14 @@ format: $(READY) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-gpu: ## what only a GPU can show: parity and speed there, receipts in engines/receipts/
+gpu: ## what only a GPU can show: every engine's parity and speed there, with receipts
 	@command -v nvidia-smi >/dev/null || { echo "error: this machine has no NVIDIA GPU (no nvidia-smi)" >&2; exit 3; }
 	$(PYTHON) -m venv $(VENV)-gpu
 	grep -v '^onnxruntime==' requirements.lock > $(VENV)-gpu/lock
 	$(VENV)-gpu/bin/python -m pip install --quiet -r $(VENV)-gpu/lock "onnxruntime-gpu[cuda,cudnn]"
 	$(VENV)-gpu/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	$(VENV)-gpu/bin/python benchmarks/receipts.py --gpu
+	$(VENV)-gpu/bin/python -m pip install --quiet "tensorrt-cu13>=10.13" || echo "note: TensorRT cannot be installed here; the others run" >&2
+	$(VENV)-gpu/bin/python benchmarks/gpu.py $(ARGS)
 
 bench: $(READY) ## what the published tables are made of, on this CPU and undisturbed
 	$(BIN)/python benchmarks/forms.py --out benchmarks/results/forms-smt_t-x86-2core.json

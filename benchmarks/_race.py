@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,10 +30,15 @@ WARM_UP_ROUNDS = 3
 
 
 class Timing(NamedTuple):
-    """One contestant's rounds: median, and the distance between the quartiles."""
+    """One contestant's rounds: median, distance between the quartiles, and 95th percentile."""
 
     median_ms: float
     spread_ms: float
+    p95_ms: float
+
+
+class Failure(Exception):
+    """A contestant that does not start, ends, or computes something else."""
 
 
 def onnx_contestant(path: Path, provider: str = "CPUExecutionProvider") -> MakeRunner:
@@ -50,7 +56,7 @@ def _make_onnx(path: str, provider: str) -> Runner:
         onnxruntime.preload_dlls()
     session = onnxruntime.InferenceSession(path, options, providers=[provider])
     if session.get_providers()[0] != provider:
-        raise SystemExit(f"{provider} did not start; ONNX Runtime has {session.get_providers()}")
+        raise RuntimeError(f"{provider} did not start; ONNX Runtime has {session.get_providers()}")
     name = session.get_inputs()[0].name
     dtype = np.float16 if "16" in session.get_inputs()[0].type else np.float32
     return lambda x: np.asarray(session.run(None, {name: x.astype(dtype)})[0])
@@ -63,49 +69,91 @@ def race(
     *,
     rounds: int,
     tolerance: float,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, Timing]:
     """Time every contestant on `x`, `rounds` times in turn.
 
+    One that fails, its process or an output with a relative RMS to `reference` above `tolerance`,
+    is left out, and the reason is put into `failed`.
+
     Raises:
-        SystemExit: an output's relative RMS to `reference` is above `tolerance`.
+        SystemExit: one failed and `failed` is not given.
     """
-    context = multiprocessing.get_context("spawn")
-    connections: dict[str, Connection] = {}
-    processes = []
-    for name, make in contestants.items():
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(make, x, theirs), daemon=True)
-        process.start()
-        processes.append(process)
-        connections[name] = ours
+    running = {name: _Contestant(make, x) for name, make in contestants.items()}
     times_ms: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_index in range(rounds + WARM_UP_ROUNDS):
-        for name, connection in connections.items():
-            connection.send(True)
-            seconds, output = connection.recv()
-            error = relative_rms(output, reference)
-            if not error <= tolerance:
-                raise SystemExit(f"{name} disagrees with PyTorch: relative RMS {error:.1e}")
-            if round_index >= WARM_UP_ROUNDS:
+    for round_index in range(-WARM_UP_ROUNDS, rounds):
+        for name, contestant in list(running.items()):
+            try:
+                seconds, output = contestant.round()
+                error = relative_rms(output, reference)
+                if not error <= tolerance:
+                    raise Failure(f"disagrees with PyTorch: relative RMS {error:.1e}")
+            except Failure as failure:
+                running.pop(name).stop()
+                if failed is None:
+                    for other in running.values():
+                        other.stop()
+                    raise SystemExit(f"{name}: {failure}") from None
+                failed[name] = str(failure)
+                continue
+            if round_index >= 0:
                 times_ms[name].append(seconds * 1e3)
-    for connection in connections.values():
-        connection.send(False)
-    for process in processes:
-        process.join()
-    return {name: _timing(values) for name, values in times_ms.items()}
+    for contestant in running.values():
+        contestant.stop()
+    return {name: _timing(times_ms[name]) for name in running}
+
+
+class _Contestant:
+    """A process that makes a runner, and runs it on `x` when it is asked."""
+
+    def __init__(self, make: MakeRunner, x: Array) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(make, x, theirs), daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is seen here
+
+    def round(self) -> tuple[float, Array]:
+        """Seconds and output of one run.
+
+        Raises:
+            Failure: it raised an error, or its process ended.
+        """
+        with suppress(OSError):  # it may have ended, and its reason be waiting
+            self._connection.send(True)
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise Failure(f"its process ended with {self._process.exitcode}") from None
+        if isinstance(answer, str):
+            raise Failure(answer)
+        seconds, output = answer
+        return seconds, output
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        with suppress(OSError):  # it may have ended
+            self._connection.send(False)
+        self._process.join(10)
+        self._process.kill()
 
 
 def _timing(values_ms: list[float]) -> Timing:
     low, _, high = statistics.quantiles(values_ms, n=4)
-    return Timing(round(statistics.median(values_ms), 2), round(high - low, 2))
+    p95 = float(np.percentile(values_ms, 95))
+    return Timing(round(statistics.median(values_ms), 3), round(high - low, 3), round(p95, 3))
 
 
 def _serve(make: MakeRunner, x: Array, connection: Connection) -> None:
-    run = make()
-    while connection.recv():
-        start = time.perf_counter()
-        output = run(x)
-        connection.send((time.perf_counter() - start, output))
+    try:
+        run = make()
+        while connection.recv():
+            start = time.perf_counter()
+            output = run(x)
+            connection.send((time.perf_counter() - start, output))
+    except Exception as error:  # anything may go wrong in a contestant
+        connection.send(f"{type(error).__name__}: {error}")
 
 
 def machine() -> dict[str, str]:

@@ -12,12 +12,15 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sam_deploy.recipe import read_recipe, size_label
 from sam_deploy.rewrites import PIPELINE
 
 ROOT = Path(__file__).parent.parent
+CPU_ENGINE = "ONNX Runtime CPU"
+PLAN_ENGINES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 PAGES = ("README.md", "export/README.md", "engines/README.md", "docs/benchmarks.md")
 
 
@@ -52,16 +55,85 @@ def receipts() -> str:
         "| receipt | measured on | relative RMS | speed against eager PyTorch, batch 1 |",
         "|---|---|---|---|",
     ]
-    for path in sorted((ROOT / "engines" / "receipts").glob("*.json")):
-        record = json.loads(path.read_text())
-        machine = record["machine"]
-        where = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
-        worst = max(output["relative_rms"] for output in record["parity"]["outputs"])
-        lines.append(
-            f"| [{path.stem}](receipts/{path.name}) | {where} | {worst:.1e} "
-            f"| {record['batch 1']['ratio']:.2f} |"
-        )
+    for name, record in all_receipts().items():
+        link = f"[{name}](receipts/{name}.json)"
+        for run in runs(record):
+            ratio = f"{run.ratio:.2f}" if run.ratio else "not measured"
+            where = run.where if run.engine == CPU_ENGINE else f"{run.engine} on {run.where}"
+            lines.append(f"| {link} | {where} | {run.relative_rms:.1e} | {ratio} |")
     return "\n".join(lines)
+
+
+def engines() -> str:
+    """Which engines have run, and on what; and of which there are only plans."""
+    ran: dict[tuple[str, str], set[str]] = {}
+    built: dict[tuple[str, str], set[str]] = {}
+    for record in all_receipts().values():
+        precision = precision_of(record)
+        for run in runs(record):
+            ran.setdefault((run.engine, precision), set()).add(run.where)
+        for plan in record.get("plans", []):
+            key = (PLAN_ENGINES[plan["flavour"]], precision)
+            built.setdefault(key, set()).add(plan["version"])
+    lines = [
+        "| engine | precision | has run, within its tolerances, on | plans built, by version |",
+        "|---|---|---|---|",
+    ]
+    for engine in [CPU_ENGINE, "ONNX Runtime CUDA", *PLAN_ENGINES.values()]:
+        known = [p for p in PRECISIONS if (engine, p) in ran.keys() | built.keys()]
+        if not known:
+            lines.append(f"| {engine} | any | nothing yet | |")
+        for precision in known:
+            where = "; ".join(sorted(ran.get((engine, precision), set()))) or "nothing yet"
+            without = "none recorded" if engine in PLAN_ENGINES.values() else "needs none"
+            plans = ", ".join(sorted(built.get((engine, precision), set()))) or without
+            lines.append(f"| {engine} | {precision.upper()} | {where} | {plans} |")
+    return "\n".join(lines)
+
+
+class Run(NamedTuple):
+    """A bundle that ran within its tolerances; `ratio` is to eager PyTorch, at batch 1."""
+
+    engine: str
+    where: str
+    relative_rms: float
+    ratio: float | None
+
+
+def runs(record: dict[str, Any]) -> list[Run]:
+    """What a receipt says of the CPU, or of the engines that passed on a GPU."""
+    machine = record["machine"]
+    if "engines" not in record:
+        if not record["passed"]:
+            return []
+        where = f"{machine['cpu']}, {machine['cores']} cores"
+        return [Run(CPU_ENGINE, where, worst(record["parity"]), record["batch 1"]["ratio"])]
+    times = record.get("batch 1", {})
+    eager_ms = times.get("torch eager FP16", {}).get("median_ms")
+    found = []
+    for name, outcome in record["engines"].items():
+        if outcome.get("passed"):
+            engine_ms = times.get(name, {}).get("median_ms")
+            ratio = eager_ms / engine_ms if eager_ms and engine_ms else None
+            found.append(Run(name, machine["gpu"], worst(outcome["parity"]), ratio))
+    return found
+
+
+def worst(parity: dict[str, Any]) -> float:
+    """The largest relative RMS of its outputs."""
+    return max(float(output["relative_rms"] or 0) for output in parity["outputs"])
+
+
+def precision_of(record: dict[str, Any]) -> str:
+    """What the bundle's precision is; receipts from before it was written have it in the name."""
+    named = [p for p in PRECISIONS if f"-{p}" in record["bundle"]]
+    return str(record.get("precision") or named[0])
+
+
+def all_receipts() -> dict[str, dict[str, Any]]:
+    """The committed receipts by name."""
+    paths = sorted((ROOT / "engines" / "receipts").glob("*.json"))
+    return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
 def forms() -> str:
@@ -110,6 +182,7 @@ TABLES = {
     "rules": rules,
     "recipes": recipes,
     "receipts": receipts,
+    "engines": engines,
     "forms": forms,
     "export_cost": export_cost,
 }

@@ -134,6 +134,34 @@ class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return not self.failures
 
 
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether `precision` was worth it on `target`: its speed over that of `baseline` there.
+
+    `ratio` and `ship` are None where the target does not run on the machine that exported.
+    """
+
+    target: str
+    precision: Precision
+    baseline: Precision
+    ratio: float | None
+    top1_agreement: float | None
+    ship: Precision | None
+
+    @property
+    def text(self) -> str:
+        """The verdict in a line."""
+        name, rival = self.precision.upper(), self.baseline.upper()
+        if self.ratio is None or self.ship is None:
+            return f"{name} on {self.target}: not measured"
+        how = f"{name}: {self.ratio:.2f}x as fast as {rival} on {self.target}"
+        if self.top1_agreement is not None:
+            how += f", {100 * (self.top1_agreement - 1):+.1f} points of top-1 agreement"
+        if self.ship != self.precision:
+            how += f": not faster here: ship {self.ship.upper()}"
+            return how
+        return f"{how}: ship {name}"
+
+
 class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A file of the bundle."""
 
@@ -159,6 +187,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     recipe: Recipe
     versions: dict[str, str]
     plans: list[PlanInfo] = []
+    verdicts: list[Verdict] = []
     files: dict[str, FileInfo]
 
     def __post_init__(self) -> None:

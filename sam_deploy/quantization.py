@@ -37,6 +37,16 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """How much of the activations' spread between channels is moved into the weights
     (SmoothQuant's alpha, https://arxiv.org/abs/2211.10438); 0 turns it off."""
 
+    def __post_init__(self) -> None:
+        """Refuse a path that is to be quantized and not.
+
+        Raises:
+            ValueError: naming it.
+        """
+        both = sorted(set(self.quantize) & set(self.keep))
+        if both:
+            raise ValueError(f"{', '.join(both)}: both under quantize and under keep")
+
 
 class CalibrationReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the ranges were measured on; `sha256` is over the samples, in order."""
@@ -55,6 +65,32 @@ class QuantizedLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     input_range: float
 
 
+class GroupCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What it costs to quantize one group of layers and nothing else, against FP32.
+
+    `macs` is the group's part of all multiply-adds. `kept` is whether a search left it in floats.
+    """
+
+    group: str
+    layers: int
+    macs: float
+    relative_rms: float
+    top1_agreement: float | None
+    kept: bool = False
+
+
+class SearchReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was asked of a search, and what the set that it chose costs.
+
+    Both drops are points of top-1 agreement with FP32, of models without classes per cent of
+    relative RMS, on `samples` of the calibration samples.
+    """
+
+    max_drop: float
+    drop: float
+    samples: int
+
+
 class QuantizationReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was quantized: the layers, how many were smoothed, and the part of the multiply-adds."""
 
@@ -62,3 +98,5 @@ class QuantizationReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     layers: list[QuantizedLayer]
     smoothed: int
     macs: float
+    sensitivity: list[GroupCost] = []
+    search: SearchReport | None = None

@@ -204,11 +204,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def name(self) -> str:
         """The bundle's name: <model>[-features|-softmax|-b8]-<precision>[-<size>]."""
+        return self.named(self.precision)
+
+    def named(self, precision: str) -> str:
+        """The name with something else for the precision: "best", where that is yet to be found."""
         label = own_label(self.model) if self.is_own else self.model
         marks = ("-features" if self.features else "") + ("-softmax" if self.softmax else "")
         marks += f"-b{self.batch}" if self.batch else ""
         size = f"-{size_label(self.image_size)}" if self.image_size else ""
-        return f"{label}{marks}-{self.precision}{size}"
+        return f"{label}{marks}-{precision}{size}"
 
 
 def own_label(model: str) -> str:

@@ -1,6 +1,13 @@
 """A bundle on disk: written all or nothing, and verified before anything in it is used."""
 
-from sam_deploy.bundle.files import MANIFEST, MANIFEST_SUM, MODEL, PARITY, file_infos
+from sam_deploy.bundle.files import (
+    MANIFEST,
+    MANIFEST_SUM,
+    MODEL,
+    PARITY,
+    QUANTIZATION,
+    file_infos,
+)
 from sam_deploy.bundle.manifest_file import read_manifest, write_manifest
 from sam_deploy.bundle.reading import read_bundle
 from sam_deploy.bundle.staging import publish, set_aside, staged
@@ -11,6 +18,7 @@ __all__ = [
     "MANIFEST_SUM",
     "MODEL",
     "PARITY",
+    "QUANTIZATION",
     "bundle_path",
     "check_target",
     "file_infos",

@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from sam_deploy.bundle import QUANTIZATION
 from sam_deploy.cli._run import printable
 from sam_deploy.manifest import Manifest, OutputParity, ParityReport
+from sam_deploy.plans import PlanInfo
 from sam_deploy.recipe import Tolerances
 
 Row = tuple[str, str]
@@ -43,9 +45,46 @@ def bundle_rows(bundle: Path, manifest: Manifest) -> list[Row]:
         *_rewrites(manifest),
         ("precision", _precision(manifest)),
         *_islands(manifest),
+        *_quantization(manifest),
         *[("parity", line) for report in manifest.parity for line in parity_lines(report)],
+        *[("plan", plan_row(plan)) for plan in manifest.plans],
+        *[("verdict", verdict.text) for verdict in manifest.verdicts],
         ("load", f'sam_deploy.load("{bundle}")'),
     ]
+
+
+def plan_row(plan: PlanInfo) -> str:
+    """A plan's passport in a line."""
+    targets = ", ".join(plan.compute_capabilities) or "its default"
+    sizes = plan.profile
+    batches = f", batch {sizes.min} to {sizes.max} (tuned for {sizes.opt})" if sizes else ""
+    return (
+        f"{plan.file} ({plan.bytes / 1e6:.1f} MB): {plan.flavour} {plan.version}, compute "
+        f"capability {targets}{batches}, built in {plan.build_s:.1f} s"
+    )
+
+
+def _quantization(manifest: Manifest) -> list[Row]:
+    report = manifest.precision.quantization
+    if report is None:
+        return []
+    calibration = report.calibration
+    rows = [
+        (
+            "quantized",
+            f"{len(report.layers)} layers with {report.macs:.1%} of the multiply-adds; "
+            f"{report.smoothed} inputs smoothed; {calibration.method} on {calibration.samples} "
+            f"{calibration.data} samples",
+        )
+    ]
+    for cost in report.sensitivity[:10]:
+        agreement = cost.top1_agreement
+        shown = "" if agreement is None else f", top-1 agreement {agreement:.3f}"
+        kept = ", kept in FP16" if cost.kept else ""
+        rows.append(("group", f"{cost.group}: relative RMS {cost.relative_rms:.1e}{shown}{kept}"))
+    if len(report.sensitivity) > 10:
+        rows.append(("group", f"and {len(report.sensitivity) - 10} more in {QUANTIZATION}"))
+    return rows
 
 
 def parity_lines(report: ParityReport) -> list[str]:

@@ -6,16 +6,21 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from sam_deploy.architecture import list_models
 from sam_deploy.bundle import bundle_path, check_target
+from sam_deploy.cli._rebuild import rebuild_bundle
 from sam_deploy.cli._recipe_args import image_size, plan_rows, recipe_from_args
 from sam_deploy.cli._run import exit_with, parser, print_json, run
+from sam_deploy.cli._save_recipe import check_writable, save_recipe
 from sam_deploy.cli._tables import bundle_rows, print_rows
 from sam_deploy.errors import InputError
 from sam_deploy.plans import EngineChoice
 from sam_deploy.quantization import SYNTHETIC, CalibrationMethod
+
+if TYPE_CHECKING:
+    from sam_deploy.exporter import Request
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,10 +33,15 @@ def _export(arguments: argparse.Namespace) -> None:
         names = list_models()
         print_json(names) if arguments.json else print_rows([(name, "") for name in names])
         return
+    if arguments.rebuild is not None:
+        rebuild_bundle(arguments)
+        return
     recipe = recipe_from_args(arguments)
+    if arguments.save_recipe is not None:
+        check_writable(arguments.save_recipe, force=arguments.force)
     if arguments.dry_run:
-        name = recipe.name if arguments.name is None else arguments.name
-        target = bundle_path(arguments.out, name)
+        usual = recipe.named("best") if arguments.ship == "best" else recipe.name
+        target = bundle_path(arguments.out, usual if arguments.name is None else arguments.name)
         check_target(target, force=arguments.force)
         for path in (recipe.weights, recipe.class_names, arguments.data, recipe.calibration):
             if path not in (None, SYNTHETIC) and not Path(path).exists():
@@ -55,14 +65,27 @@ def _export(arguments: argparse.Namespace) -> None:
         recipe,
         out=arguments.out,
         name=arguments.name,
-        force=arguments.force,
-        data=arguments.data,
+        request=_request(arguments),
         progress=StderrProgress(),
     )
+    if arguments.save_recipe is not None:
+        save_recipe(recipe, done.manifest.recipe, arguments.save_recipe)
     if arguments.json:
         print_json({"bundle": str(done.bundle), "manifest": done.manifest})
     else:
         print_rows(bundle_rows(done.bundle, done.manifest))
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from sam_deploy.exporter import Request
+
+    return Request(
+        force=arguments.force,
+        data=arguments.data,
+        sensitivity=arguments.sensitivity,
+        max_drop=arguments.max_drop,
+        ship_best=arguments.ship == "best",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,12 +150,36 @@ def _parser() -> argparse.ArgumentParser:
         choices=get_args(CalibrationMethod),
         help="how a range is chosen (default: mse)",
     )
+    quantized.add_argument(
+        "--sensitivity", action="store_true", help="measure what each group of layers costs"
+    )
+    quantized.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="keep the costliest layers in FP16 until top-1 agreement with FP32 drops by no more",
+    )
+    quantized.add_argument(
+        "--ship",
+        choices=("asked", "best"),
+        default="asked",
+        help="best: export in floats where INT8 or FP8 is not faster on what runs here",
+    )
+    quantized.add_argument(
+        "--save-recipe", type=Path, metavar="FILE.toml", help="write the recipe as it was decided"
+    )
     plans = made.add_argument_group("TensorRT plans")
     plans.add_argument(
         "--engine",
         action="append",
         choices=get_args(EngineChoice),
         help="repeatable; auto (default) is what is installed and can build here",
+    )
+    plans.add_argument(
+        "--rebuild",
+        type=Path,
+        metavar="BUNDLE",
+        help="build the plans that a bundle lacks for this machine (needs no torch)",
     )
     plans.add_argument(
         "--profile",

@@ -1,7 +1,8 @@
 """The orchestration: a recipe, or any module, in; a bundle out."""
 
 from sam_deploy.exporter.export_module import export
+from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.stages import Export, export_recipe, subject_from_recipe
 from sam_deploy.exporter.subject import Subject
 
-__all__ = ["Export", "Subject", "export", "export_recipe", "subject_from_recipe"]
+__all__ = ["Export", "Request", "Subject", "export", "export_recipe", "subject_from_recipe"]

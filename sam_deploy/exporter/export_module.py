@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from torch import nn
 from sam_deploy.bundle import bundle_path
 from sam_deploy.errors import InputError
 from sam_deploy.exporter.own import module_subject
+from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.stages import Export, export_subject
+from sam_deploy.plans import PlanOptions
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.progress import Progress
+from sam_deploy.quantization import Quantization
 from sam_deploy.recipe import (
     MAX_ISLAND_MACS,
     FloatPrecision,
@@ -44,6 +47,12 @@ def export(
     pipeline: Sequence[Rule[Any]] | None = None,
     islands: Sequence[Island] = (),
     allow_islands: float = MAX_ISLAND_MACS,
+    calibration: str | Path | Iterable[Any] | None = None,
+    quantization: Quantization | None = None,
+    sensitivity: bool = False,
+    max_drop: float | None = None,
+    ship_best: bool = False,
+    plans: PlanOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Export:
@@ -59,7 +68,7 @@ def export(
         example_inputs: Its positional arguments as a tuple, or the only one. Tensors have the
             batch in dimension 0; every other size is that of the bundle.
         out: The bundle's folder; with `force` a bundle that is there is replaced.
-        precision: "fp32" or "fp16".
+        precision: "fp32", "fp16", "int8" or "fp8"; of the last two FP16 is what stays in floats.
         input_names: Of the tensors; default "input" for one, forward's parameter names for more.
         output_names: In order; default "output" for one, else from keys and positions.
         preprocessing: How an image becomes the input, for networks with one of (B, 3, H, W); then
@@ -74,6 +83,15 @@ def export(
         pipeline: The rules, if not `sam_deploy.rewrites.PIPELINE`: with one of your own in it.
         islands: Modules that stay in FP32; what FP16 cannot hold is added by itself.
         allow_islands: The part of all multiply-adds that may stay in FP32.
+        calibration: What INT8 and FP8 find their ranges on: a folder of images, an .npz,
+            "synthetic", or any iterable of batches: arrays or tensors (B, ...), tuples that begin
+            with one for each input, or dicts by input name. Default three in four of `data`.
+        quantization: Which layers become INT8 or FP8, and how.
+        sensitivity: Measure what each group of layers costs in INT8 or FP8, for the report.
+        max_drop: Keep the costliest groups in FP16 until top-1 agreement with FP32 drops by no more
+            points than this (of a model without classes: until its relative RMS is as many %).
+        ship_best: Export in floats where INT8 or FP8 is not faster on what runs here.
+        plans: Which TensorRT plans are built; default every flavour that is installed.
         force: Whether to replace a bundle at `out`.
         progress: Told of every stage.
 
@@ -86,6 +104,7 @@ def export(
     if not isinstance(module, nn.Module):
         raise InputError(f"got a {type(module).__name__}; expected a torch.nn.Module.")
     kind = type(module)
+    named = isinstance(calibration, str | Path)
     recipe = recipe_from_dict(
         {
             "model": f"{kind.__module__}:{kind.__qualname__}",
@@ -99,6 +118,9 @@ def export(
             **({"rewrites": msgspec.to_builtins(rewrites)} if rewrites else {}),
             **({"tolerances": msgspec.to_builtins(tolerances)} if tolerances else {}),
             **({"preprocessing": msgspec.to_builtins(preprocessing)} if preprocessing else {}),
+            **({"quantization": msgspec.to_builtins(quantization)} if quantization else {}),
+            **({"plans": msgspec.to_builtins(plans)} if plans else {}),
+            **({"calibration": str(calibration)} if named else {}),
         },
         "sam_deploy.export",
     )
@@ -107,8 +129,14 @@ def export(
         lambda: module_subject(module, example_inputs, recipe, preprocessing, class_names),
         recipe,
         bundle_path(path.parent, path.name),
-        force=force,
-        data=None if data is None else Path(data),
+        request=Request(
+            force=force,
+            data=None if data is None else Path(data),
+            calibration=None if isinstance(calibration, str | Path) else calibration,
+            sensitivity=sensitivity,
+            max_drop=max_drop,
+            ship_best=ship_best,
+        ),
         progress=progress,
         pipeline=pipeline,
     )

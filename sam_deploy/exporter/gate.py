@@ -64,6 +64,20 @@ def hold(
     return report
 
 
+def of_samples(samples: Samples, used: int) -> list[str]:
+    """What whoever reads the verdict should know of the samples."""
+    notes = []
+    if used == 1:
+        notes.append(
+            "parity was measured on a single sample: a model that ignores its input would pass. "
+            "Give more, as rows of the example inputs or as data."
+        )
+    if samples.unreadable:
+        shown = "; ".join(list(samples.unreadable.values())[:5])
+        notes.append(f"{len(samples.unreadable)} of {samples.count} images were left out: {shown}")
+    return notes
+
+
 def _check_loads(path: Path) -> None:
     """Load the graph in a process of its own first: ONNX Runtime may crash on it."""
     code = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"

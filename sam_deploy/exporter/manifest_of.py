@@ -20,7 +20,9 @@ from sam_deploy.manifest import (
     ParityReport,
     PrecisionReport,
     TensorSpec,
+    Verdict,
 )
+from sam_deploy.plans import PlanInfo
 from sam_deploy.recipe import Recipe
 from sam_deploy.report import RewriteReport
 from sam_deploy.runtime import require_onnxruntime
@@ -38,7 +40,9 @@ def manifest_of(
     rewrites: RewriteReport,
     graph: ir.Model,
     precision: PrecisionReport,
-    parity: ParityReport,
+    parity: list[ParityReport],
+    plans: list[PlanInfo],
+    verdicts: list[Verdict],
     folder: Path,
 ) -> Manifest:
     """The manifest of the files in `folder`; it holds no path of this machine."""
@@ -55,9 +59,11 @@ def manifest_of(
         rewrites=rewrites,
         graph=GraphInfo(opset=OPSET, nodes=len(graph.graph), operators=dict(operators)),
         precision=precision,
-        parity=[parity],
+        parity=parity,
         recipe=_portable(recipe),
         versions=_versions(),
+        plans=plans,
+        verdicts=verdicts,
         files=file_infos(folder),
     )
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from sam_deploy.bundle import MODEL, bundle_path, check_target, publish, set_aside, staged
 from sam_deploy.errors import CheckFailed
+from sam_deploy.exporter.artefact import Artefact, Workplace, make_artefact
 from sam_deploy.exporter.calibration_data import Data, data_for
-from sam_deploy.exporter.gate import hold
 from sam_deploy.exporter.known import known_subject
 from sam_deploy.exporter.manifest_of import manifest_of
+from sam_deploy.exporter.notes import Notes
 from sam_deploy.exporter.own import factory_subject
+from sam_deploy.exporter.plans import flavours_for
+from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.subject import Subject
-from sam_deploy.exporter.tensor_specs import tensor_specs
-from sam_deploy.exporter.typed import measure, write_typed
+from sam_deploy.exporter.verdict import in_floats
 from sam_deploy.lowering import check_graph, check_traps, onnx_from_module
 from sam_deploy.manifest import Manifest
-from sam_deploy.parity import Samples
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
+from sam_deploy.report import RewriteReport
 from sam_deploy.rewrites import Rule, rewrite, static_paths
 from sam_deploy.runtime import require_onnxruntime
 
@@ -43,29 +47,22 @@ def export_recipe(
     *,
     out: Path,
     name: str | None = None,
-    force: bool = False,
-    data: Path | None = None,
+    request: Request | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Export `recipe` into the bundle `out/name`, which appears complete or not at all.
 
-    Parity is measured on the images or arrays in `data`, else on a built-in set. `force` replaces
-    a bundle that is there.
-
     Raises:
         InputError: the target is taken; weights, network, images or class names cannot be used.
-        MachineError: onnxruntime, which parity needs, is not installed.
+        MachineError: onnxruntime, which parity needs, or a TensorRT that was asked for, is missing.
         CheckFailed: a rule, the graph, its precision or parity failed. A model that was written by
             then is kept aside in `out/name.rejected`, as the message says.
     """
-    target = bundle_path(out, recipe.name if name is None else name)
+    request = request or Request()  # where the best is shipped, "best" stands for the precision
+    usual = recipe.named("best") if request.ship_best else recipe.name
+    target = bundle_path(out, usual if name is None else name)
     return export_subject(
-        lambda: subject_from_recipe(recipe),
-        recipe,
-        target,
-        force=force,
-        data=data,
-        progress=progress,
+        lambda: subject_from_recipe(recipe), recipe, target, request=request, progress=progress
     )
 
 
@@ -83,31 +80,36 @@ def export_subject(
     recipe: Recipe,
     target: Path,
     *,
-    force: bool,
-    data: Path | None,
+    request: Request,
     progress: Progress | None,
     pipeline: Sequence[Rule[Any]] | None = None,
-    calibration: Iterable[Any] | None = None,
 ) -> Export:
-    """Export what `load` gives as `recipe` says; the rest is as in `export_recipe`.
-
-    `calibration` are batches from Python, in place of what the recipe names.
-    """
-    progress = progress or Progress()
-    check_target(target, force=force)
+    """Export what `load` gives as `recipe` says; the rest is as in `export_recipe`."""
+    notes = Notes(progress or Progress())
+    request.check(recipe)
+    check_target(target, force=request.force)
     require_onnxruntime()
+    flavours = flavours_for(recipe, request, notes)
     with staged(target) as folder:
+        work = folder / _WORK
         try:
-            with progress.stage("load"):
-                subject = load()
-            work = folder / _WORK
             work.mkdir()
-            both = data_for(subject, recipe, data, calibration, work, progress)
-            made = _made(subject, recipe, both, target, folder, progress, pipeline)
-            with progress.stage("bundle"):
-                publish(folder, target, made.manifest, force=force)
-            return made
+            with notes.progress.stage("load"):
+                subject = load()
+            data = data_for(
+                subject, recipe, request.data, request.calibration, work, notes.progress
+            )
+            graph, rewrites = _lowered(subject, recipe, pipeline, notes)
+            place = Workplace(target.name, folder, work, flavours, notes)
+            made = make_artefact(graph.clone(), subject, recipe, request, data, place)
+            made = _best(made, graph, subject, request, data, place)
+            shutil.rmtree(work)
+            with notes.progress.stage("bundle"):
+                manifest = _manifest(target, subject, rewrites, made, folder)
+                publish(folder, target, manifest, force=request.force)
+            return Export(target, manifest, notes.given)
         except CheckFailed as failure:
+            shutil.rmtree(work, ignore_errors=True)
             if not (folder / MODEL).exists():
                 raise
             kept = set_aside(folder, target)
@@ -116,23 +118,11 @@ def export_subject(
             ) from None
 
 
-def _made(
-    subject: Subject,
-    recipe: Recipe,
-    data: Data,
-    target: Path,
-    folder: Path,
-    progress: Progress,
-    pipeline: Sequence[Rule[Any]] | None,
-) -> Export:
-    """The files of the bundle in `folder`, and its manifest."""
-    notes: list[str] = []
-
-    def note(found: list[str]) -> None:
-        notes.extend(found)
-        for text in found:
-            progress.note(text)
-
+def _lowered(
+    subject: Subject, recipe: Recipe, pipeline: Sequence[Rule[Any]] | None, notes: Notes
+) -> tuple[ir.Model, RewriteReport]:
+    """The subject as an FP32 graph that keeps to the spec, and what was rewritten on the way."""
+    progress = notes.progress
     with progress.stage("rewrite"):
         module, rewrites = rewrite(
             subject.module, subject.example_inputs, recipe.rewrites, pipeline
@@ -142,7 +132,7 @@ def _made(
         static = static_paths(module)
         with progress.stage("preflight"):
             traps = check_traps(module, subject.example_inputs, batch=recipe.batch)
-        note(traps)
+        notes.give(traps)
     with progress.stage("lower"):
         graph = onnx_from_module(
             module,
@@ -152,38 +142,45 @@ def _made(
             batch=recipe.batch,
         )
         check_graph(graph, static)
-    inputs = tensor_specs(graph.graph.inputs, recipe.io_dtype)
-    outputs = tensor_specs(graph.graph.outputs, recipe.io_dtype)
-    measured = measure(graph, recipe, subject.islands, data, folder / _WORK, progress)
-    note(data.notes())
-    shutil.rmtree(folder / _WORK)
-    with progress.stage(recipe.precision):
-        precision = write_typed(graph, recipe, measured, folder / MODEL)
-    report = hold(subject, recipe, data.validation, inputs, outputs, folder, progress)
-    note(_of_samples(data.validation, report.samples))
-    manifest = manifest_of(
+    return graph, rewrites
+
+
+def _best(
+    made: Artefact,
+    graph: ir.Model,
+    subject: Subject,
+    request: Request,
+    data: Data,
+    place: Workplace,
+) -> Artefact:
+    """`made`, or with `ship_best` the same model in floats where those are as fast."""
+    measured = next((verdict for verdict in made.verdicts if verdict.ship is not None), None)
+    if not request.ship_best or measured is None or measured.ship == made.recipe.precision:
+        return made
+    assert measured.ship is not None
+    place.notes.give([measured.text])
+    for path in place.folder.iterdir():
+        if path != place.work:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    recipe = in_floats(made.recipe, measured.ship)
+    floats = make_artefact(graph, subject, recipe, Request(), Data(data.validation), place)
+    return replace(floats, verdicts=made.verdicts)
+
+
+def _manifest(
+    target: Path, subject: Subject, rewrites: RewriteReport, made: Artefact, folder: Path
+) -> Manifest:
+    return manifest_of(
         target.name,
-        recipe,
+        made.recipe,
         subject,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=made.inputs,
+        outputs=made.outputs,
         rewrites=rewrites,
-        graph=graph,
-        precision=precision,
-        parity=report,
+        graph=made.graph,
+        precision=made.precision,
+        parity=made.parity,
+        plans=made.plans,
+        verdicts=made.verdicts,
         folder=folder,
     )
-    return Export(target, manifest, notes)
-
-
-def _of_samples(samples: Samples, used: int) -> list[str]:
-    notes = []
-    if used == 1:
-        notes.append(
-            "parity was measured on a single sample: a model that ignores its input would pass. "
-            "Give more, as rows of the example inputs or as data."
-        )
-    if samples.unreadable:
-        shown = "; ".join(list(samples.unreadable.values())[:5])
-        notes.append(f"{len(samples.unreadable)} of {samples.count} images were left out: {shown}")
-    return notes

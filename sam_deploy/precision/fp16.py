@@ -133,7 +133,7 @@ def _convert_weights(graph: ir.Graph, wanted: dict[ir.Node, ir.DataType]) -> Non
         if len(uses) < len(value.uses()):  # an island reads it too: that keeps the FP32 values
             half = ir.Value(name=f"{name}.fp16", shape=value.shape)
         half.const_value = ir.tensor(weight.astype(np.float16), name=half.name)
-        half.dtype = ir.DataType.FLOAT16
+        half.type = ir.TensorType(ir.DataType.FLOAT16)  # a clone's value may share its type object
         graph.register_initializer(half)
         for node, index in uses:
             node.replace_input_with(index, half)

@@ -1,6 +1,24 @@
 """Loads a bundle and runs it: what a service needs, without torch and without onnx."""
 
-from sam_deploy.runtime.engine import Engine, Prediction, load
+from sam_deploy.runtime.device_array import DeviceArray
+from sam_deploy.runtime.engine import Engine, Prediction
+from sam_deploy.runtime.loading import BACKENDS, load
+from sam_deploy.runtime.machine import GpuInfo, Machine, find_machine
 from sam_deploy.runtime.onnx_runner import OnnxRunner, require_onnxruntime
+from sam_deploy.runtime.passport import misfit
+from sam_deploy.runtime.tensorrt_runner import TensorRTRunner
 
-__all__ = ["Engine", "OnnxRunner", "Prediction", "load", "require_onnxruntime"]
+__all__ = [
+    "BACKENDS",
+    "DeviceArray",
+    "Engine",
+    "GpuInfo",
+    "Machine",
+    "OnnxRunner",
+    "Prediction",
+    "TensorRTRunner",
+    "find_machine",
+    "load",
+    "misfit",
+    "require_onnxruntime",
+]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from sam_deploy.bundle import MODEL, read_bundle, read_manifest
-from sam_deploy.errors import BundleError, InputError
+from sam_deploy.errors import InputError
 from sam_deploy.images import open_image
-from sam_deploy.manifest import Manifest, TensorSpec
-from sam_deploy.runner import Array, Arrays
-from sam_deploy.runtime.onnx_runner import CPU, Described, OnnxRunner
+from sam_deploy.manifest import Manifest
+from sam_deploy.plans import BatchProfile
+from sam_deploy.runner import Array, Arrays, Runner
+from sam_deploy.runtime.device_array import DeviceArray
+from sam_deploy.runtime.gpu import is_on_gpu
+from sam_deploy.runtime.inputs import array_of, check_batch, checked
+from sam_deploy.runtime.tensorrt_runner import TensorRTRunner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,36 +34,93 @@ class Prediction(NamedTuple):
 
 
 class Engine:
-    """A bundle that runs. `manifest` says all there is to know of it."""
+    """A bundle that runs. `manifest` says all there is to know of it.
 
-    def __init__(self, manifest: Manifest, runner: OnnxRunner) -> None:
+    `runner` is what runs it, unchecked. `passed_over` says why backends that were preferred do not
+    run here. An engine on a plan takes the batches of its `profile` alone. Threads may share one.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        runner: Runner,
+        *,
+        profile: BatchProfile | None = None,
+        passed_over: Mapping[str, str] | None = None,
+    ) -> None:
         self.manifest = manifest
-        self._runner = runner
+        self.passed_over = dict(passed_over or {})
+        self.runner = runner
+        self._profile = profile
 
     def __repr__(self) -> str:
-        return f"<Engine {self.manifest.name} on {self._runner.backend}>"
+        return f"<Engine {self.manifest.name} on {self.backend}>"
 
-    def __call__(self, *arrays: npt.ArrayLike, **named: npt.ArrayLike) -> Array | Arrays:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def backend(self) -> str:
+        """What runs it: "onnxruntime CPUExecutionProvider", "tensorrt 10.16.1.11"."""
+        return self.runner.backend
+
+    def close(self) -> None:
+        """Free a plan's memory on the GPU, once the calls that run are done; others need not."""
+        if isinstance(self.runner, TensorRTRunner):
+            self.runner.close()
+
+    def __call__(self, *arrays: Any, **named: Any) -> Array | Arrays:
         """Run on an array for each of the manifest's `inputs`, in order or by name.
 
         Shapes are as declared; a float input takes any float dtype, an integer one any integers
-        that it can hold.
+        that it can hold. A plan also takes arrays on the GPU (torch's, CuPy's, any with DLPack)
+        without a copy, contiguous and in the declared dtype.
 
         Returns the output, or with several outputs a dict of them by name, as the manifest's
         `outputs` describe them.
 
         Raises:
-            InputError: an input is missing, unknown, or has another shape or kind.
+            InputError: an input is missing, unknown, or has another shape or kind, or the batch is
+                outside the plan's profile.
+            MachineError: the backend failed: too little memory, mostly.
         """
-        given = self._by_name(arrays, named)
-        inputs = {i.name: _checked(_array(given[i.name]), i) for i in self.manifest.inputs}
-        _check_one_batch(inputs, self.manifest.inputs)
-        outputs = self._runner.run(inputs)
+        outputs = self.runner.run(self._inputs(arrays, named))
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    def _by_name(
-        self, arrays: Sequence[npt.ArrayLike], named: Mapping[str, npt.ArrayLike]
-    ) -> dict[str, npt.ArrayLike]:
+    def run_on_device(self, *arrays: Any, **named: Any) -> DeviceArray | dict[str, DeviceArray]:
+        """The same, and the outputs stay on the GPU; `torch.from_dlpack` takes one as it is.
+
+        Raises:
+            InputError: as a call; or the engine does not run a plan.
+            MachineError: as a call.
+        """
+        if not isinstance(self.runner, TensorRTRunner):
+            raise InputError(
+                f"outputs stay on the GPU with a plan; this engine runs on {self.backend}. "
+                'Load it with backend="tensorrt" or "tensorrt-rtx", or call it.'
+            )
+        outputs = self.runner.run_on_device(self._inputs(arrays, named))
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def _inputs(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """What the runner gets: checked arrays, and as they are those on the GPU."""
+        given = self._by_name(arrays, named)
+        specs = self.manifest.inputs
+        takes_gpu = isinstance(self.runner, TensorRTRunner)
+        inputs = {
+            spec.name: given[spec.name]
+            if takes_gpu and is_on_gpu(given[spec.name])
+            else checked(array_of(given[spec.name]), spec)
+            for spec in specs
+        }
+        if all(isinstance(x, np.ndarray) for x in inputs.values()):
+            check_batch({name: x.shape for name, x in inputs.items()}, specs, self._profile)
+        return inputs
+
+    def _by_name(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         names = [spec.name for spec in self.manifest.inputs]
         given = dict(zip(names, arrays, strict=False))
         twice = given.keys() & named.keys()
@@ -98,23 +158,28 @@ class Engine:
                     "call the engine itself on arrays."
                 )
         predictions: list[list[Prediction]] = []
-        size = self._fixed_batch or _CLASSIFY_BATCH
+        size = self._batches.max
         for start in range(0, len(listed), size):
             predictions += self._classify(listed[start : start + size], top)
         return predictions
 
     @property
-    def _fixed_batch(self) -> int | None:
-        batch = self.manifest.inputs[0].dims[0]
-        return batch if isinstance(batch, int) else None
+    def _batches(self) -> BatchProfile:
+        """The batches that images are classified in."""
+        fixed = self.manifest.inputs[0].dims[0]
+        if isinstance(fixed, int):
+            return BatchProfile(min=fixed, opt=fixed, max=fixed)
+        least, most = (self._profile.min, self._profile.max) if self._profile else (1, 2**12)
+        size = min(max(_CLASSIFY_BATCH, least), most)
+        return BatchProfile(min=least, opt=size, max=size)
 
     def _classify(self, images: Sequence[Image | str | Path], top: int) -> list[list[Prediction]]:
         preprocessing = self.manifest.preprocessing
         assert preprocessing is not None
         opened = [open_image(Path(i)) if isinstance(i, str | Path) else i for i in images]
         x = preprocessing.batch(opened)
-        if self._fixed_batch:  # fill up with copies; their results are dropped
-            x = np.resize(x, (self._fixed_batch, *x.shape[1:]))
+        # filled up with copies where the batch is too small; their results are dropped
+        x = np.resize(x, (max(len(x), self._batches.min), *x.shape[1:]))
         outputs = self(x)
         assert isinstance(outputs, np.ndarray)
         scores = outputs[: len(images)].astype(np.float64)
@@ -130,80 +195,3 @@ class Engine:
         names = self.manifest.class_names
         name = names[index] if names else f"class {index}"
         return Prediction(int(index), name, float(row[index]))
-
-
-def load(path: str | Path, providers: Sequence[str] = (CPU,)) -> Engine:
-    """Load the bundle in the folder `path`; every file is verified first.
-
-    `providers` are ONNX Runtime's, the first of which must start: nothing falls back in silence.
-
-    Raises:
-        BundleError: not a bundle, damaged, or of a newer schema.
-        MachineError: onnxruntime is not installed, or the first provider does not start.
-    """
-    folder = Path(path)
-    manifest = read_bundle(folder)
-    runner = OnnxRunner(folder / MODEL, providers)
-    if read_manifest(folder) != manifest:
-        raise BundleError(f"{folder} was replaced while it was loaded. Load it again.")
-    for declared, found in (
-        (manifest.inputs, runner.inputs),
-        (manifest.outputs, runner.outputs),
-    ):
-        if [(spec.name, spec.dtype, spec.dims) for spec in declared] != found:
-            raise BundleError(
-                f"{folder / MODEL} has {_listed(found)}, its manifest declares "
-                f"{_listed(declared)}. Export it again."
-            )
-    return Engine(manifest, runner)
-
-
-def _listed(tensors: Iterable[Described | TensorSpec]) -> str:
-    return "; ".join(f"{t.name} {t.dtype} ({', '.join(map(str, t.dims))})" for t in tensors)
-
-
-def _array(x: npt.ArrayLike) -> Array:
-    try:
-        return np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged; a tensor elsewhere than on CPU
-        raise InputError(f"the input cannot be made an array: {error}") from None
-
-
-def _check_one_batch(inputs: Arrays, specs: Sequence[TensorSpec]) -> None:
-    """Sizes that have one name in the manifest are one size."""
-    sizes: dict[str, int] = {}
-    for spec in specs:
-        for size, dim in zip(inputs[spec.name].shape, spec.dims, strict=True):
-            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
-                raise InputError(
-                    f"input {spec.name} has {dim} {size}, the inputs before it {sizes[dim]}"
-                )
-
-
-def _checked(x: Array, spec: TensorSpec) -> Array:
-    fits = len(x.shape) == len(spec.dims) and all(
-        size == wanted if isinstance(wanted, int) else size > 0
-        for size, wanted in zip(x.shape, spec.dims, strict=False)
-    )
-    if not fits:
-        expected = ", ".join(map(str, spec.dims))
-        raise InputError(f"input {spec.name} has shape {x.shape}; expected ({expected})")
-    kind = np.dtype(spec.dtype).kind
-    if kind == "f":
-        fits = x.dtype.kind == "f"
-    else:
-        fits = np.can_cast(x.dtype, spec.dtype, "safe") or _holds(x, spec.dtype)
-    if not fits:
-        raise InputError(
-            f"input {spec.name} is {x.dtype}; expected {spec.dtype}"
-            + (", preprocessed (for images see manifest.preprocessing)" if kind == "f" else "")
-        )
-    return np.ascontiguousarray(x, dtype=spec.dtype)
-
-
-def _holds(x: Array, dtype: str) -> bool:
-    """Whether the integers of `x` are all within `dtype`'s range."""
-    if x.dtype.kind not in "iu" or dtype == "bool" or not x.size:
-        return False
-    range_ = np.iinfo(dtype)
-    return bool(range_.min <= int(x.min()) and int(x.max()) <= range_.max)

@@ -213,7 +213,7 @@ def test_a_failed_parity_leaves_no_bundle_and_keeps_the_files_aside(tmp_path):
 def test_a_failed_parity_leaves_the_bundle_that_was_there(tmp_path):
     good = export_recipe(sam_recipe(), out=tmp_path)
     with pytest.raises(CheckFailed):
-        export_recipe(sam_recipe(tolerances=impossible()), out=tmp_path, force=True)
+        export_recipe(sam_recipe(tolerances=impossible()), out=tmp_path, request=Request(force=True))
     assert read_bundle(good.bundle) == good.manifest
     assert names(tmp_path) == [good.bundle.name, f"{good.bundle.name}.rejected"]
 
@@ -224,7 +224,7 @@ def test_an_existing_bundle_is_replaced_only_with_force(tmp_path):
     with pytest.raises(InputError, match="--force"):
         export_recipe(sam_recipe(precision="fp16"), out=tmp_path, name="mine")
     assert read_bundle(first.bundle) == first.manifest
-    second = export_recipe(sam_recipe(precision="fp16"), out=tmp_path, name="mine", force=True)
+    second = export_recipe(sam_recipe(precision="fp16"), out=tmp_path, name="mine", request=Request(force=True))
     assert second.bundle == first.bundle
     assert read_bundle(second.bundle).precision.precision == "fp16"
     assert names(tmp_path) == ["mine"]
@@ -237,7 +237,7 @@ def test_a_foreign_folder_or_file_is_never_overwritten(tmp_path, force):
     (tmp_path / "file").write_text("more of it")
     for name in ("folder", "file"):
         with pytest.raises(InputError, match="not a bundle"):
-            export_recipe(sam_recipe(), out=tmp_path, name=name, force=force)
+            export_recipe(sam_recipe(), out=tmp_path, name=name, request=Request(force=force))
     assert names(tmp_path) == ["file", "folder"]
     assert (tmp_path / "folder" / "thesis.txt").read_text() == "years of work"
     assert (tmp_path / "file").read_text() == "more of it"
@@ -250,7 +250,7 @@ def test_an_export_that_cannot_start_leaves_nothing(tiny_recipe, tmp_path):
     with pytest.raises(InputError):
         export_recipe(tiny_recipe(class_names=str(tmp_path / "missing.txt")), out=out)
     with pytest.raises(InputError):
-        export_recipe(tiny_recipe(), out=out, data=tmp_path / "missing")
+        export_recipe(tiny_recipe(), out=out, request=Request(data=tmp_path / "missing"))
     assert names(tmp_path) == []
 
 
@@ -285,7 +285,7 @@ def test_smt_t_is_the_official_one(tmp_path):
         },
         "a test's recipe",
     )
-    export = export_recipe(recipe, out=tmp_path, data=Path(GOLDEN))
+    export = export_recipe(recipe, out=tmp_path, request=Request(data=Path(GOLDEN)))
     assert export.manifest.graph.nodes <= 360
     assert len(export.manifest.class_names) == 1000
     (report,) = export.manifest.parity

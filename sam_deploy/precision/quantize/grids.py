@@ -23,13 +23,15 @@ class Grid:
         """`x`, in units of the scale, as this type: rounded to nearest, saturated."""
         clipped = np.clip(x, -self.largest, self.largest)
         if self.dtype == ir.DataType.INT8:
-            return np.rint(clipped).astype(np.int8)
+            whole: Array = np.rint(clipped).astype(np.int8)
+            return whole
         rounded: Array = clipped.astype(np.float32).astype(ml_dtypes.float8_e4m3fn)
         return rounded
 
     def rounded(self, x: FloatArray) -> FloatArray:
         """`x`, in units of the scale, as this type holds it."""
-        return self.quantized(x).astype(np.float64)
+        on_grid: FloatArray = self.quantized(x).astype(np.float64)
+        return on_grid
 
 
 # -128 is left out: a symmetric range has the same numbers on both sides.

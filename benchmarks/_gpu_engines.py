@@ -1,0 +1,107 @@
+"""What can run a bundle on a GPU, each made and measured in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_deploy.errors import CheckFailed, SamDeployError
+from sam_deploy.manifest import ParityReport
+from sam_deploy.recipe import Recipe
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+ENGINES = {
+    "ONNX Runtime CUDA": "onnxruntime",
+    "TensorRT": "tensorrt",
+    "TensorRT-RTX": "tensorrt-rtx",
+}
+"""What a receipt calls an engine, and the backend that `sam_deploy.load` knows it by."""
+
+
+def make_torch(recipe: Recipe, *, compiled: bool) -> Callable[[Array], Array]:
+    """The eager model of `recipe` in FP16 on the GPU, or what `torch.compile` makes of it."""
+    import torch
+
+    from sam_deploy.exporter import subject_from_recipe
+
+    subject = subject_from_recipe(recipe)
+    constants = subject.example_inputs[1:]
+    module = subject.module.to("cuda", torch.float16)
+    forward = torch.compile(module) if compiled else module
+
+    def run(x: Array) -> Array:
+        with torch.no_grad():
+            output: torch.Tensor = forward(torch.from_numpy(x).to("cuda").half(), *constants)
+        return output.float().cpu().numpy()
+
+    return run
+
+
+def make_engine(bundle: Path, backend: str) -> Callable[[Array], Array]:
+    """The bundle on `backend`, as a service loads it; ONNX Runtime on its CUDA provider."""
+    engine = _loaded(bundle, backend)
+
+    def run(x: Array) -> Array:
+        return np.asarray(engine(x))
+
+    return run
+
+
+def _loaded(bundle: Path, backend: str) -> Any:
+    from sam_deploy.runtime import load
+    from sam_deploy.runtime.onnx_runner import CUDA
+
+    return load(bundle, backend, providers=(CUDA,))
+
+
+def measured_parity(bundle: Path, backend: str, recipe: Recipe) -> tuple[str, ParityReport]:
+    """What ran the bundle, and how far it is from the eager FP32 model on the CPU."""
+    from sam_deploy.exporter import subject_from_recipe
+    from sam_deploy.exporter.gate import PARITY_BATCH
+    from sam_deploy.exporter.validation_data import samples_for
+    from sam_deploy.parity import measure_parity
+
+    engine = _loaded(bundle, backend)
+    subject = subject_from_recipe(recipe)
+    report = measure_parity(
+        engine.runner,
+        subject.run,
+        samples_for(subject, None),
+        artefact=bundle.name,
+        inputs=engine.manifest.inputs,
+        outputs=engine.manifest.outputs,
+        classes=bool(engine.manifest.model.num_classes),
+        tolerances=recipe.tolerances,
+        batch=recipe.batch or PARITY_BATCH,
+    )
+    return engine.backend, report
+
+
+def alone(function: Callable[..., T], *arguments: Any) -> T:
+    """`function` in a process of its own: one that crashes takes nothing else with it.
+
+    Raises:
+        CheckFailed: as it did.
+        RuntimeError: it raised another error, or its process ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        try:
+            return executor.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise RuntimeError("its process crashed") from None
+        except CheckFailed:
+            raise
+        except SamDeployError as error:
+            raise RuntimeError(str(error)) from None
+        except Exception as error:  # of whatever ran there
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None

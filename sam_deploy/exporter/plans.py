@@ -1,0 +1,56 @@
+"""The plans of an export: which are wanted, and those that were built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sam_deploy.bundle import MODEL
+from sam_deploy.engines import chosen, plan_from_onnx
+from sam_deploy.errors import MachineError
+from sam_deploy.exporter.notes import Notes
+from sam_deploy.exporter.request import Request
+from sam_deploy.manifest import PrecisionReport
+from sam_deploy.plans import Flavour, PlanInfo, PlanOptions
+from sam_deploy.progress import Progress
+from sam_deploy.recipe import Recipe
+from sam_deploy.runtime.machine import find_gpu
+
+
+def flavours_for(recipe: Recipe, request: Request, notes: Notes) -> list[Flavour]:
+    """The TensorRT flavours that this machine builds for `recipe`; "auto" notes what it skips.
+
+    Raises:
+        MachineError: a flavour that was asked for is not here, or what is best was asked for and
+            no plan can be timed here.
+    """
+    flavours, skipped = chosen(recipe.plans.engines)
+    notes.give([f"no {flavour} plan: {reason}" for flavour, reason in skipped.items()])
+    if flavours and request.ship_best:
+        try:
+            find_gpu()
+        except MachineError as lacking:
+            raise MachineError(
+                f"--ship best times the plans, and {lacking}. Run it on the GPU to be deployed on, "
+                "or judge by ONNX Runtime on this machine with --engine none."
+            ) from None
+    return flavours
+
+
+def build_plans(
+    flavours: Sequence[Flavour],
+    options: PlanOptions,
+    precision: PrecisionReport,
+    folder: Path,
+    progress: Progress,
+) -> list[PlanInfo]:
+    """Build a plan of `model.onnx` in `folder` for each flavour.
+
+    Raises:
+        CheckFailed: TensorRT refuses the graph, or would compute in another precision.
+        InputError: the target GPUs are unknown, or cannot compute in this precision.
+    """
+    return [
+        plan_from_onnx(folder / MODEL, folder, flavour, options, precision, progress=progress)
+        for flavour in flavours
+    ]

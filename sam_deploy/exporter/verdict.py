@@ -1,0 +1,180 @@
+"""Is INT8 (or FP8) worth it? Timed against floats where the target runs, else not measured.
+
+ONNX Runtime's CPU provider computes FP16 in FP32, so there the rival is FP32.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from sam_deploy.bundle import MODEL
+from sam_deploy.engines import plan_from_onnx
+from sam_deploy.exporter.typed import Measured, write_typed
+from sam_deploy.manifest import ParityReport, PrecisionReport, TensorSpec, Verdict
+from sam_deploy.plans import PlanInfo
+from sam_deploy.progress import Progress
+from sam_deploy.recipe import DEFAULT_TOLERANCES, FloatPrecision, Precision, Recipe
+from sam_deploy.runner import Arrays, Runner
+from sam_deploy.runtime import OnnxRunner, require_onnxruntime
+from sam_deploy.runtime.machine import find_gpu, find_machine
+from sam_deploy.runtime.onnx_runner import CPU, CUDA
+from sam_deploy.runtime.passport import misfit
+from sam_deploy.runtime.tensorrt_runner import TensorRTRunner
+
+ROUNDS = 15
+_WARM_UP = 3
+_LEAST_GAIN = 1.02  # below that the difference is within what repeated runs differ by
+
+
+@dataclass(frozen=True)
+class Floats:
+    """The same model without quantization: its FP32 graph, and what was measured on it."""
+
+    graph: ir.Model
+    recipe: Recipe
+    measured: Measured
+
+    def write(self, precision: FloatPrecision, path: Path) -> PrecisionReport:
+        """Write it to `path` in `precision`."""
+        recipe = in_floats(self.recipe, precision)
+        return write_typed(self.graph.clone(), recipe, self.measured, path)
+
+
+def in_floats(recipe: Recipe, precision: Precision) -> Recipe:
+    """`recipe` without its quantization, in `precision` and held to its default tolerances."""
+    io_dtype: FloatPrecision = recipe.io_dtype if precision == "fp16" else "fp32"
+    islands = recipe.islands if precision == "fp16" else []
+    return msgspec.structs.replace(
+        recipe,
+        precision=precision,
+        tolerances=DEFAULT_TOLERANCES[precision],
+        io_dtype=io_dtype,
+        islands=islands,
+        quantization=None,
+        calibration=None,
+    )
+
+
+def verdicts_of(
+    floats: Floats,
+    parity: ParityReport,
+    specs: tuple[list[TensorSpec], list[TensorSpec]],
+    plans: Sequence[PlanInfo],
+    examples: Arrays,
+    folder: Path,
+    work: Path,
+    progress: Progress,
+) -> list[Verdict]:
+    """The verdict for each plan, and for ONNX Runtime on its fastest provider here.
+
+    `specs` are the inputs and outputs.
+    """
+    asked = floats.recipe.precision
+    agreement = min(
+        (o.top1_agreement for o in parity.outputs if o.top1_agreement is not None), default=None
+    )
+
+    def verdict(target: str, baseline: FloatPrecision, ratio: float | None) -> Verdict:
+        faster = ratio is not None and ratio >= _LEAST_GAIN
+        return Verdict(
+            target=target,
+            precision=asked,
+            baseline=baseline,
+            ratio=ratio and round(ratio, 3),
+            top1_agreement=agreement if ratio else None,
+            ship=None if ratio is None else asked if faster else baseline,
+        )
+
+    found = []
+    machine = find_machine([plan.flavour for plan in plans]) if plans else None
+    for plan in plans:
+        target, ratio = f"{plan.flavour} {plan.version}", None
+        if machine is not None and machine.gpu is not None and misfit(plan, machine) is None:
+            target += f" ({machine.gpu.name})"
+            with progress.stage("verdict"):
+                ratio = _plan_ratio(floats, plan, specs, examples, folder, work)
+        found.append(verdict(target, "fp16", ratio))
+    provider = CUDA if CUDA in require_onnxruntime().get_available_providers() else CPU
+    where = find_gpu().name if provider == CUDA else cpu_name()
+    baseline: FloatPrecision = "fp16" if provider == CUDA else "fp32"
+    with progress.stage("verdict"):
+        ratio = _onnx_ratio(floats, baseline, provider, specs[0], examples, folder, work)
+    return [*found, verdict(f"ONNX Runtime's {provider} ({where})", baseline, ratio)]
+
+
+def _onnx_ratio(
+    floats: Floats,
+    baseline: FloatPrecision,
+    provider: str,
+    inputs: list[TensorSpec],
+    examples: Arrays,
+    folder: Path,
+    work: Path,
+) -> float:
+    rival = work / "floats.onnx"
+    floats.write(baseline, rival)
+    quantized = OnnxRunner(folder / MODEL, [provider], spinning=False)
+    runner = OnnxRunner(rival, [provider], spinning=False)
+    typed = {runner_input.name: runner_input.dtype for runner_input in runner.inputs}
+    return _ratio(
+        quantized,
+        _as(inputs, examples),
+        runner,
+        {name: array.astype(typed[name]) for name, array in examples.items()},
+    )
+
+
+def _plan_ratio(
+    floats: Floats,
+    plan: PlanInfo,
+    specs: tuple[list[TensorSpec], list[TensorSpec]],
+    examples: Arrays,
+    folder: Path,
+    work: Path,
+) -> float:
+    rival = work / "floats.onnx"
+    precision = floats.write("fp16", rival)
+    options = floats.recipe.plans
+    other = plan_from_onnx(rival, work, plan.flavour, options, precision, progress=Progress())
+    runners = [
+        TensorRTRunner((place / info.file).read_bytes(), info, *specs)
+        for place, info in ((folder, plan), (work, other))
+    ]
+    try:
+        given = _as(specs[0], examples)
+        return _ratio(runners[0], given, runners[1], given)
+    finally:
+        for runner in runners:
+            runner.close()
+
+
+def _as(specs: Sequence[TensorSpec], examples: Arrays) -> Arrays:
+    return {spec.name: examples[spec.name].astype(spec.dtype) for spec in specs}
+
+
+def _ratio(one: Runner, its: Arrays, other: Runner, others: Arrays) -> float:
+    """How many times as fast `one` is: medians over rounds in turn."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for round_ in range(_WARM_UP + ROUNDS):
+        for runner, given, taken in ((one, its, times[0]), (other, others, times[1])):
+            start = time.perf_counter()
+            runner.run(given)
+            if round_ >= _WARM_UP:
+                taken.append(time.perf_counter() - start)
+    return statistics.median(times[1]) / statistics.median(times[0])
+
+
+def cpu_name() -> str:
+    """The processor's name."""
+    found = Path("/proc/cpuinfo")
+    lines = found.read_text().splitlines() if found.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
