@@ -12,6 +12,7 @@ import numpy as np
 
 from sam_deploy.bundle.files import sha256_of
 from sam_deploy.errors import InputError
+from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.spooled import spooled_samples
 from sam_deploy.exporter.subject import Subject
 from sam_deploy.exporter.validation_data import arrays_in, samples_for
@@ -42,6 +43,23 @@ class Data:
     validation: Samples
     calibration: Samples | None = None
 
+    def check_disjoint(self, progress: Progress) -> None:
+        """Refuse a sample that is in both: parity would be judged on what it was tuned on.
+
+        Raises:
+            InputError: saying how many; or none of the images could be read.
+        """
+        if self.calibration is None:
+            return
+        with progress.stage("samples"):
+            both = set(sample_hashes(self.calibration)) & set(sample_hashes(self.validation))
+        if both:
+            raise InputError(
+                f"{len(both)} of the calibration samples are among those that parity is measured "
+                "on (the same pixels after preprocessing). Give other images for one of the two, "
+                "or only --data: it is then divided."
+            )
+
     def notes(self) -> list[str]:
         """What whoever quantizes on this should know."""
         if self.calibration is None:
@@ -63,29 +81,23 @@ class Data:
 def data_for(
     subject: Subject,
     recipe: Recipe,
-    data: Path | None,
-    given: Iterable[Any] | None,
+    request: Request,
     folder: Path,
-    progress: Progress,
 ) -> Data:
     """The samples for parity and, where the recipe quantizes, those for calibration.
 
-    `data` is for parity; calibration takes `given` (from Python; kept in `folder` meanwhile), else
-    what the recipe names, else three in four of `data`.
+    The request's `data` is for parity; calibration takes its batches (kept in `folder` meanwhile),
+    else what the recipe names, else three in four of `data`.
 
     Raises:
-        InputError: nothing to calibrate on, data that does not fit, or a sample in both sets.
+        InputError: nothing to calibrate on, or data that does not fit.
     """
+    data, given = request.data, request.calibration
     if recipe.precision not in QUANTIZED:
         return Data(samples_for(subject, data))
     if given is None and recipe.calibration is None:
-        both = _split(subject, data)
-    else:
-        both = Data(samples_for(subject, data), _calibration(subject, recipe, given, folder))
-    assert both.calibration is not None
-    with progress.stage("samples", both.calibration.count + both.validation.count):
-        _check_disjoint(both.calibration, both.validation)
-    return both
+        return _split(subject, data)
+    return Data(samples_for(subject, data), _calibration(subject, recipe, given, folder))
 
 
 def _calibration(
@@ -149,14 +161,3 @@ def _parted(hashes: Sequence[str], items: Sequence[T], data: Path) -> tuple[list
     held = [item for place, (_, item) in enumerate(unique) if place % _ONE_IN == 0]
     rest = [item for place, (_, item) in enumerate(unique) if place % _ONE_IN]
     return held, rest
-
-
-def _check_disjoint(calibration: Samples, validation: Samples) -> None:
-    """Refuse a sample that is in both: parity would be judged on what it was tuned on."""
-    both = set(sample_hashes(calibration)) & set(sample_hashes(validation))
-    if both:
-        raise InputError(
-            f"{len(both)} of the calibration samples are among those that parity is measured on "
-            "(the same pixels after preprocessing). Give other images for one of the two, or only "
-            "--data: it is then divided."
-        )

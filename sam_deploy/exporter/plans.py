@@ -8,7 +8,6 @@ from pathlib import Path
 from sam_deploy.bundle import MODEL
 from sam_deploy.engines import chosen, plan_from_onnx
 from sam_deploy.errors import MachineError
-from sam_deploy.exporter.notes import Notes
 from sam_deploy.exporter.request import Request
 from sam_deploy.manifest import PrecisionReport
 from sam_deploy.plans import Flavour, PlanInfo, PlanOptions
@@ -17,15 +16,19 @@ from sam_deploy.recipe import Recipe
 from sam_deploy.runtime.machine import find_gpu
 
 
-def flavours_for(recipe: Recipe, request: Request, notes: Notes) -> list[Flavour]:
-    """The TensorRT flavours that this machine builds for `recipe`; "auto" notes what it skips.
+def flavours_for(recipe: Recipe, request: Request) -> tuple[list[Flavour], list[str]]:
+    """The TensorRT flavours that this machine builds for `recipe`, and what "auto" skips and why.
 
     Raises:
         MachineError: a flavour that was asked for is not here, or what is best was asked for and
             no plan can be timed here.
+        InputError: the target GPUs are unknown, or cannot compute in this precision.
     """
-    flavours, skipped = chosen(recipe.plans.engines)
-    notes.give([f"no {flavour} plan: {reason}" for flavour, reason in skipped.items()])
+    flavours, skipped = chosen(
+        recipe.plans.engines,
+        precision=recipe.precision,
+        compute_capabilities=recipe.plans.compute_capabilities,
+    )
     if flavours and request.ship_best:
         try:
             find_gpu()
@@ -34,7 +37,7 @@ def flavours_for(recipe: Recipe, request: Request, notes: Notes) -> list[Flavour
                 f"--ship best times the plans, and {lacking}. Run it on the GPU to be deployed on, "
                 "or judge by ONNX Runtime on this machine with --engine none."
             ) from None
-    return flavours
+    return flavours, [f"no {flavour} plan: {reason}" for flavour, reason in skipped.items()]
 
 
 def build_plans(

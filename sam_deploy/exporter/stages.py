@@ -89,16 +89,16 @@ def export_subject(
     request.check(recipe)
     check_target(target, force=request.force)
     require_onnxruntime()
-    flavours = flavours_for(recipe, request, notes)
+    flavours, skipped = flavours_for(recipe, request)
     with staged(target) as folder:
         work = folder / _WORK
         try:
             work.mkdir()
             with notes.progress.stage("load"):
                 subject = load()
-            data = data_for(
-                subject, recipe, request.data, request.calibration, work, notes.progress
-            )
+                data = data_for(subject, recipe, request, work)
+            data.check_disjoint(notes.progress)
+            notes.give(skipped)
             graph, rewrites = _lowered(subject, recipe, pipeline, notes)
             place = Workplace(target.name, folder, work, flavours, notes)
             made = make_artefact(graph.clone(), subject, recipe, request, data, place)

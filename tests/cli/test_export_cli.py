@@ -36,6 +36,7 @@ def recipe(tmp_path, tiny_checkpoint):
             "image_size": [64, 64],
             "architecture": TINY,
             "weights": str(tiny_checkpoint),
+            "plans": {"engines": ["none"]},
             **lines,
         }
         path = tmp_path / "recipes" / "tiny.toml"

@@ -19,7 +19,7 @@ from weights import golden_input
 from sam_deploy import agreement
 from sam_deploy.bundle import MANIFEST, MANIFEST_SUM, MODEL, PARITY, read_bundle
 from sam_deploy.errors import CheckFailed, InputError
-from sam_deploy.exporter import export_recipe, subject_from_recipe, typed
+from sam_deploy.exporter import Request, export_recipe, subject_from_recipe, typed
 from sam_deploy.models import SAM, create_model
 from sam_deploy.models.weights_hash import weights_sha256
 from sam_deploy.parity import synthetic_samples
@@ -33,6 +33,7 @@ whole_export = pytest.mark.export
 
 def sam_recipe(**options):
     data = {"model": "sam", "image_size": [4, 6], "precision": "fp32", **options}
+    data["plans"] = {"engines": ["none"]}
     return recipe_from_dict(
         {"sam": {"dim": 24, "heads": 4, "expand": 2}, **data}, "a test's recipe"
     )
@@ -213,7 +214,9 @@ def test_a_failed_parity_leaves_no_bundle_and_keeps_the_files_aside(tmp_path):
 def test_a_failed_parity_leaves_the_bundle_that_was_there(tmp_path):
     good = export_recipe(sam_recipe(), out=tmp_path)
     with pytest.raises(CheckFailed):
-        export_recipe(sam_recipe(tolerances=impossible()), out=tmp_path, request=Request(force=True))
+        export_recipe(
+            sam_recipe(tolerances=impossible()), out=tmp_path, request=Request(force=True)
+        )
     assert read_bundle(good.bundle) == good.manifest
     assert names(tmp_path) == [good.bundle.name, f"{good.bundle.name}.rejected"]
 
@@ -224,7 +227,9 @@ def test_an_existing_bundle_is_replaced_only_with_force(tmp_path):
     with pytest.raises(InputError, match="--force"):
         export_recipe(sam_recipe(precision="fp16"), out=tmp_path, name="mine")
     assert read_bundle(first.bundle) == first.manifest
-    second = export_recipe(sam_recipe(precision="fp16"), out=tmp_path, name="mine", request=Request(force=True))
+    second = export_recipe(
+        sam_recipe(precision="fp16"), out=tmp_path, name="mine", request=Request(force=True)
+    )
     assert second.bundle == first.bundle
     assert read_bundle(second.bundle).precision.precision == "fp16"
     assert names(tmp_path) == ["mine"]
