@@ -37,6 +37,10 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """How much of the activations' spread between channels is moved into the weights
     (SmoothQuant's alpha, https://arxiv.org/abs/2211.10438); 0 turns it off."""
 
+    rounding: Literal["together", "nearest"] = "together"
+    """Weights are rounded so that the errors of a layer's output cancel (GPTQ,
+    https://arxiv.org/abs/2210.17323), or each to its nearest."""
+
     def __post_init__(self) -> None:
         """Refuse a path that is to be quantized and not.
 

@@ -23,7 +23,7 @@ from sam_deploy.exporter.typed import Measured, measure, write_typed
 from sam_deploy.exporter.verdict import Floats, verdicts_of
 from sam_deploy.manifest import ParityReport, PrecisionReport, TensorSpec, Verdict
 from sam_deploy.plans import Flavour, PlanInfo
-from sam_deploy.quantization import GroupCost, QuantizationReport, SearchReport
+from sam_deploy.quantization import GroupCost, SearchReport
 from sam_deploy.recipe import Recipe
 
 
@@ -87,8 +87,8 @@ def make_artefact(
     outputs = tensor_specs(graph.graph.outputs, recipe.io_dtype)
     with progress.stage(recipe.precision):
         precision = write_typed(graph, recipe, measured, place.folder / MODEL)
-    if precision.quantization is not None:
-        precision = _reported(precision, precision.quantization, costs, search, place)
+    if costs:
+        precision = _reported(precision, costs, search, place)
     parity = hold(subject, recipe, data.validation, inputs, outputs, place.folder, progress)
     notes.give(of_samples(data.validation, parity.samples))
     plans = build_plans(place.flavours, recipe.plans, precision, place.folder, progress)
@@ -144,14 +144,13 @@ def _searched(
 
 def _reported(
     precision: PrecisionReport,
-    report: QuantizationReport,
     costs: list[GroupCost],
     search: SearchReport | None,
     place: Workplace,
 ) -> PrecisionReport:
     """`precision` with the costs in it, which go onto a page beside the model too."""
-    report = msgspec.structs.replace(report, sensitivity=costs, search=search)
-    if costs:
-        page = quantization_page(place.name, precision.precision, report)
-        (place.folder / QUANTIZATION).write_text(page, encoding="utf-8")
+    assert precision.quantization is not None
+    report = msgspec.structs.replace(precision.quantization, sensitivity=costs, search=search)
+    page = quantization_page(place.name, precision.precision, report)
+    (place.folder / QUANTIZATION).write_text(page, encoding="utf-8")
     return msgspec.structs.replace(precision, quantization=report)

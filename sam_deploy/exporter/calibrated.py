@@ -17,10 +17,13 @@ from sam_deploy.precision.quantize import (
     FP8,
     INT8,
     Grid,
+    QuantizedWeight,
+    channel_axis,
     channel_maxima,
-    histograms,
     insert_qdq,
     layers_to_quantize,
+    observe,
+    quantized_weight,
     smooth,
     smoothable,
     threshold,
@@ -43,11 +46,14 @@ GRIDS: dict[Precision, Grid] = {"int8": INT8, "fp8": FP8}
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration found; `ranges` are the largest |x| by the activations' names."""
+    """What calibration found: the largest |x| of activations, and the quantized weights of layers,
+    by their names.
+    """
 
     grid: Grid
     policy: Quantization
     ranges: dict[str, float]
+    weights: dict[str, QuantizedWeight]
     smoothed: int
     report: CalibrationReport
 
@@ -91,13 +97,23 @@ def calibrate(
         activations = list(dict.fromkeys(layer.activation for layer in chosen))
         write_observed(graph, activations, path)
         runner = OnnxRunner(path, in_file_order=True)
-        found = histograms(runner, used.over(samples.filled(recipe.batch, PARITY_BATCH, counted)))
-        ranges = {name: threshold(histogram, policy, grid) for name, histogram in found.items()}
+        together = policy.rounding == "together"
+        axes = {
+            layer.input: channel_axis(layer) for layer in chosen if together and layer.is_matrix
+        }
+        batches = used.over(samples).filled(recipe.batch, PARITY_BATCH, counted)
+        found = observe(runner, batches, axes)
     path.unlink()
+    with progress.stage("round", len(chosen)) as advance:
+        ranges = {name: threshold(one.histogram, policy, grid) for name, one in found.items()}
+        weights = {}
+        for layer in chosen:
+            weights[layer.name] = quantized_weight(layer, grid, found[layer.input].moments)
+            advance(1)
     report = CalibrationReport(
         data=samples.kind, samples=count, sha256=used.hexdigest(), method=policy.method
     )
-    return Calibrated(grid, policy, ranges, smoothed, report)
+    return Calibrated(grid, policy, ranges, weights, smoothed, report)
 
 
 def quantize(
@@ -117,11 +133,13 @@ def quantize(
             QuantizedLayer(
                 name=layer.name,
                 kind=layer.kind,
-                input_range=calibrated.ranges[layer.activation.name or ""],
+                input_range=calibrated.ranges[layer.input],
             )
             for layer in chosen
         ],
         smoothed=calibrated.smoothed,
         macs=sum(macs[layer.node] for layer in chosen) / max(everything, 1),
     )
-    return report, insert_qdq(graph.graph, chosen, calibrated.ranges, calibrated.grid)
+    return report, insert_qdq(
+        graph.graph, chosen, calibrated.ranges, calibrated.weights, calibrated.grid
+    )

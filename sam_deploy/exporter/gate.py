@@ -72,10 +72,7 @@ def of_samples(samples: Samples, used: int) -> list[str]:
             "parity was measured on a single sample: a model that ignores its input would pass. "
             "Give more, as rows of the example inputs or as data."
         )
-    if samples.unreadable:
-        shown = "; ".join(list(samples.unreadable.values())[:5])
-        notes.append(f"{len(samples.unreadable)} of {samples.count} images were left out: {shown}")
-    return notes
+    return notes + samples.left_out()
 
 
 def _check_loads(path: Path) -> None:

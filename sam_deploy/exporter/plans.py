@@ -9,11 +9,11 @@ from sam_deploy.bundle import MODEL
 from sam_deploy.engines import chosen, plan_from_onnx
 from sam_deploy.errors import MachineError
 from sam_deploy.exporter.request import Request
+from sam_deploy.gpu_info import find_gpu
 from sam_deploy.manifest import PrecisionReport
 from sam_deploy.plans import Flavour, PlanInfo, PlanOptions
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
-from sam_deploy.runtime.machine import find_gpu
 
 
 def flavours_for(recipe: Recipe, request: Request) -> tuple[list[Flavour], list[str]]:

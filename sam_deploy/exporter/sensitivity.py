@@ -133,7 +133,8 @@ class Sensitivity:
         """The worst output with just the layers `names` quantized, on the first `count` samples."""
         variant = self._graph.clone()
         layers = [layer for layer in weighted_layers(variant.graph) if layer.name in names]
-        insert_qdq(variant.graph, layers, self._calibrated.ranges, self._calibrated.grid)
+        found = self._calibrated
+        insert_qdq(variant.graph, layers, found.ranges, found.weights, found.grid)
         ir.save(variant, self._path)
         runner = OnnxRunner(self._path)
         figures = {

@@ -34,10 +34,11 @@ from sam_deploy.runtime import OnnxRunner
 @dataclass(frozen=True)
 class Measured:
     """What was measured on the FP32 graph: how large every value became, by name, and the
-    calibration where the recipe quantizes. `islands` are those that were asked for.
+    calibration where the recipe quantizes. `islands` are what stays in FP32: what was listed and
+    what FP16 cannot hold.
     """
 
-    islands: list[IslandReport]
+    islands: list[IslandReport] = field(default_factory=list)
     reached: dict[str, float] = field(default_factory=dict)
     calibrated: Calibrated | None = None
 
@@ -53,38 +54,42 @@ def measure(
     """Measure what the recipe's precision needs; smooths `graph`, in place, where it quantizes.
 
     Raises:
-        PrecisionError: the quantization policy names no layer, or leaves none.
+        PrecisionError: the quantization policy names no layer, or leaves none; FP16 cannot hold
+            the model.
         InputError: the calibration samples cannot be used.
     """
+    if recipe.precision == "fp32":
+        return Measured()
     islands = [IslandReport(match=i.match, reason=i.reason) for i in listed]
     calibrated = None
     if data.calibration is not None:
         calibrated = calibrate(graph, recipe, islands, data.calibration, work, progress)
-    if recipe.precision == "fp32":
-        return Measured(islands)
     reached = _reached(graph, recipe, data.validation, work / "ranges.onnx", progress)
+    if calibrated is not None:
+        for name, largest in calibrated.ranges.items():
+            reached[name] = max(reached.get(name, 0.0), largest)
+    islands += fp32_only_islands(graph, islands)
+    islands += overflow_islands(graph, reached, islands, recipe.io_dtype)
     return Measured(islands, reached, calibrated)
 
 
 def write_typed(graph: ir.Model, recipe: Recipe, measured: Measured, path: Path) -> PrecisionReport:
     """Give the FP32 `graph` the recipe's precision, in place, and write it to `path`.
 
-    FP16 adds the islands that it needs to those that were asked for.
+    What is in an island is not quantized.
 
     Raises:
-        PrecisionError: FP16 cannot hold the model, too much of it would stay in FP32, or the
-            written graph is not in the precision asked for.
+        PrecisionError: too much would stay in FP32, nothing is left to quantize, or the written
+            graph is not in the precision asked for.
         GraphSpecError: the ONNX checker refuses it.
     """
-    islands, reached = list(measured.islands), dict(measured.reached)
+    islands, reached = measured.islands, dict(measured.reached)
     share, largest, quantization = 0.0, None, None
-    if measured.calibrated is not None:
-        quantization, ranges = quantize(graph, measured.calibrated, islands)
-        reached |= ranges
     if recipe.precision != "fp32":
-        islands += fp32_only_islands(graph, islands)
-        islands += overflow_islands(graph, reached, islands, recipe.io_dtype)
         share = check_share(graph, islands, recipe.allow_islands)
+        if measured.calibrated is not None:
+            quantization, ranges = quantize(graph, measured.calibrated, islands)
+            reached |= ranges
         largest = largest_in_fp16(graph, reached, islands)
         to_fp16(graph, islands, recipe.io_dtype)
     return _written(graph, recipe, islands, share, largest, quantization, path)

@@ -1,10 +1,10 @@
 """FP32 to INT8 or FP8: which layers, over which ranges, smoothed, as explicit Q/DQ."""
 
 from sam_deploy.precision.quantize.grids import FP8, INT8, Grid
-from sam_deploy.precision.quantize.layers import Layer, weighted_layers
+from sam_deploy.precision.quantize.layers import Layer, channel_axis, weighted_layers
 from sam_deploy.precision.quantize.observe import (
     channel_maxima,
-    histograms,
+    observe,
     write_channels,
     write_observed,
 )
@@ -12,16 +12,20 @@ from sam_deploy.precision.quantize.policy import layers_to_quantize
 from sam_deploy.precision.quantize.qdq import insert_qdq
 from sam_deploy.precision.quantize.smoothing import smooth, smoothable
 from sam_deploy.precision.quantize.thresholds import threshold
+from sam_deploy.precision.quantize.weights import QuantizedWeight, quantized_weight
 
 __all__ = [
     "FP8",
     "INT8",
     "Grid",
     "Layer",
+    "QuantizedWeight",
+    "channel_axis",
     "channel_maxima",
-    "histograms",
     "insert_qdq",
     "layers_to_quantize",
+    "observe",
+    "quantized_weight",
     "smooth",
     "smoothable",
     "threshold",

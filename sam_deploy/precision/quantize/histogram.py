@@ -30,7 +30,8 @@ class Histogram:
             raise ValueError("it holds NaN or infinity")
         if largest > 0:
             self._reach(largest)
-            sizes *= np.float32(BINS / self.limit)
+            sizes /= np.float32(self.limit)  # not times BINS / limit, which may be infinite
+            sizes *= np.float32(BINS)
             places = np.minimum(sizes.astype(np.int32), BINS - 1)
             self.counts += np.bincount(places, minlength=BINS)
         else:

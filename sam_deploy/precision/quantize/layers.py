@@ -32,9 +32,26 @@ class Layer:
         return self.node.name or ""
 
     @property
+    def input(self) -> str:
+        """The name of its activation."""
+        return self.activation.name or ""
+
+    @property
     def path(self) -> str:
         """The path of its PyTorch module."""
         return self.name.rpartition("/")[0]
+
+    @property
+    def groups(self) -> int:
+        """How many groups a convolution has; 1 for every other layer."""
+        return _integer(self.node, "group", 1)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it multiplies each place of its input by one matrix."""
+        shape = list(self.weight.shape or ())
+        ungrouped = _integer(self.node, "group", 1) == 1
+        return ungrouped and all(size == 1 for size in shape[2:])
 
 
 def weighted_layers(graph: ir.Graph) -> list[Layer]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx import TensorProto, helper
 
 from sam_deploy.errors import InputError
-from sam_deploy.precision.quantize.histogram import Histogram
+from sam_deploy.precision.quantize.observed import Observed
 from sam_deploy.precision.quantize.smoothing import Smoothable
 from sam_deploy.runner import Array, FloatArray, Runner
 
@@ -63,17 +63,19 @@ def _take(graph: onnx.GraphProto, name: str, wanted: Mapping[str, tuple[int, ...
     graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
 
 
-def histograms(runner: Runner, batches: Iterable[Mapping[str, Array]]) -> dict[str, Histogram]:
-    """How large each activation is over all `batches`, by its name.
+def observe(
+    runner: Runner, batches: Iterable[Mapping[str, Array]], axes: Mapping[str, int]
+) -> dict[str, Observed]:
+    """What each activation is over all `batches`, by its name; `axes` are those of channels.
 
     Raises:
         InputError: an activation is not finite, or there were no batches.
     """
-    gathered: dict[str, Histogram] = {}
+    gathered: dict[str, Observed] = {}
     for batch in batches:
         for name, array in runner.run(batch).items():
             try:
-                gathered.setdefault(name, Histogram()).update(array)
+                gathered.setdefault(name, Observed(axes.get(name))).update(array)
             except ValueError as error:
                 raise _not_finite(name, error) from None
     if not gathered:

@@ -13,15 +13,19 @@ import onnx_ir as ir
 
 from sam_deploy.precision.quantize.grids import Grid
 from sam_deploy.precision.quantize.layers import Layer
-from sam_deploy.runner import Array, FloatArray
-
-_LEAST = float(np.finfo(np.float16).smallest_subnormal)
+from sam_deploy.precision.quantize.weights import QuantizedWeight, fp16_scale
+from sam_deploy.runner import Array
 
 
 def insert_qdq(
-    graph: ir.Graph, layers: Sequence[Layer], ranges: Mapping[str, float], grid: Grid
+    graph: ir.Graph,
+    layers: Sequence[Layer],
+    ranges: Mapping[str, float],
+    weights: Mapping[str, QuantizedWeight],
+    grid: Grid,
 ) -> dict[str, float]:
-    """Quantize `layers` to `grid`, in place; `ranges` is the largest |x| of an activation, by name.
+    """Quantize `layers` to `grid`, in place. `ranges` is the largest |x| of an activation, by its
+    name; `weights` are the layers', by the layers' names.
 
     Returns the range of each new value that is a float, by its name.
     """
@@ -31,24 +35,12 @@ def insert_qdq(
     for layer in layers:
         activation = layer.activation
         if activation not in made:
-            limit = ranges[activation.name or ""]
+            limit = ranges[layer.input]
             made[activation] = _quantized(graph, names, layer, limit, grid)
             reached[made[activation].name or ""] = limit
         layer.node.replace_input_with(0, made[activation])
-        layer.node.replace_input_with(1, _weight(graph, names, layer, grid))
+        layer.node.replace_input_with(1, _weight(graph, names, layer, weights[layer.name]))
     return reached
-
-
-def fp16_scale(largest: FloatArray | float, grid: Grid) -> FloatArray:
-    """The scale that makes `largest` the grid's largest number, as FP16 holds it, rounded up:
-    the graph's floats become FP16 later, and the numbers are to be those that were rounded here.
-    """
-    exact = np.maximum(np.asarray(largest, np.float64) / grid.largest, _LEAST)
-    half = exact.astype(np.float16)
-    low = half.astype(np.float64) < exact
-    up = np.nextafter(half, np.float16(np.inf))
-    scale: FloatArray = np.where(low, up, half).astype(np.float32)
-    return scale
 
 
 def _quantized(graph: ir.Graph, names: _Names, layer: Layer, limit: float, grid: Grid) -> ir.Value:
@@ -64,19 +56,15 @@ def _quantized(graph: ir.Graph, names: _Names, layer: Layer, limit: float, grid:
     return dq.outputs[0]
 
 
-def _weight(graph: ir.Graph, names: _Names, layer: Layer, grid: Grid) -> ir.Value:
+def _weight(graph: ir.Graph, names: _Names, layer: Layer, weight: QuantizedWeight) -> ir.Value:
     """`layer`'s weight through DQ, stored in the grid's type."""
     value = layer.weight
-    assert value.const_value is not None
-    weight = value.const_value.numpy().astype(np.float64)
-    axis = layer.output_axis
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scales = fp16_scale(np.abs(weight).max(axis=others), grid)
-    spread = scales.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-    stored = names.weight(f"{value.name}.{grid.name}", grid.quantized(weight / spread))
-    scale = names.weight(f"{value.name}.scale", scales)
-    zero = names.weight(f"{value.name}.zero_point", grid.quantized(np.zeros(len(scales))))
-    dq = _dequantize(names, layer.path, [stored, scale, zero], value.shape, axis)
+    stored = names.weight(f"{value.name}.{weight.grid.name}", weight.units)
+    scale = names.weight(f"{value.name}.scale", weight.scale)
+    zeros = weight.grid.quantized(np.zeros(len(weight.scale)))
+    zero = names.weight(f"{value.name}.zero_point", zeros)
+    inputs = [stored, scale, zero]
+    dq = _dequantize(names, layer.path, inputs, value.shape, layer.output_axis)
     graph.insert_before(layer.node, dq)
     if len(value.uses()) <= 1 and value.name is not None:  # none but this layer reads it
         del graph.initializers[value.name]

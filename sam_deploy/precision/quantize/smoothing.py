@@ -54,15 +54,16 @@ def smoothable(layers: Sequence[Layer], chosen: Sequence[Layer]) -> list[Smootha
     taken: set[ir.Value] = set()
     for activation in wanted:
         readers = by_activation[activation]
-        axis = channel_axis(readers[0])
         rank = len(activation.shape or ())
-        if not rank or any(not _scalable(layer) for layer in readers):
+        axes = {channel_axis(layer) % rank for layer in readers} if rank else set()
+        if len(axes) != 1 or any(not _scalable(layer) for layer in readers):
             continue
-        makers = _makers(activation, axis % rank, {layer.node for layer in readers})
+        axis = axes.pop()
+        makers = _makers(activation, axis, {layer.node for layer in readers})
         if makers is None or taken & {part.value for part in makers}:
             continue
         taken |= {part.value for part in makers}
-        found.append(Smoothable(activation, axis % rank, makers, readers))
+        found.append(Smoothable(activation, axis, makers, readers))
     return found
 
 
@@ -112,28 +113,30 @@ def _by_input(layer: Layer) -> FloatArray:
 
 def _reading_axis(layer: Layer) -> int:
     # A depthwise convolution has one input channel for every output channel.
-    return layer.output_axis if layer.kind == "depthwise" else layer.input_axis
+    return layer.input_axis if layer.groups == 1 else layer.output_axis
 
 
 def _scalable(layer: Layer) -> bool:
     if len(layer.weight.uses()) > 1:
         return False
-    if layer.kind == "depthwise":
-        shape = _numpy(layer.weight).shape
-        channels = (layer.activation.shape or [None, None])[1]
-        return layer.node.op_type == "Conv" and shape[0] == channels
-    return layer.kind != "grouped"
+    if layer.groups == 1:
+        return True
+    depthwise = _numpy(layer.weight).shape[:2] == (layer.groups, 1)
+    return layer.node.op_type == "Conv" and depthwise
 
 
 def _makers(value: ir.Value, axis: int, readers: set[ir.Node]) -> list[_Part] | None:
     """The weights that scale `value` along `axis`, or None where something else reads it too."""
-    node = value.producer()
-    if node is None or value.is_graph_output() or {user for user, _ in value.uses()} - readers:
+    node, users = value.producer(), [user for user, _ in value.uses()]
+    if node is None or value.is_graph_output() or set(users) - readers:
+        return None
+    if len(users) > len(readers):  # one of them reads it twice, as x * x does
         return None
     inputs = node.inputs
     if node.op_type == "Transpose":
-        order = node.attributes["perm"].as_ints()
-        return _from(inputs[0], order[axis], node)
+        order = node.attributes.get("perm")
+        last = len(value.shape or ()) - 1
+        return _from(inputs[0], last - axis if order is None else order.as_ints()[axis], node)
     if node.op_type == "Reshape":
         before = _same_axis(inputs[0], value, axis)
         return None if before is None else _from(inputs[0], before, node)
@@ -149,29 +152,32 @@ def _makers(value: ir.Value, axis: int, readers: set[ir.Node]) -> list[_Part] | 
 
 def _own_parts(node: ir.Node, value: ir.Value, axis: int) -> list[_Part] | None:
     """The weights of a LayerNorm or a layer that makes `value`, one set of numbers a channel."""
-    last = len(value.shape or ()) - 1
+    shape = list(value.shape or ())
+    last = len(shape) - 1
     if node.op_type == "LayerNormalization" and axis == last:
         attribute = node.attributes.get("axis")
         over_last = attribute is None or attribute.as_int() in (-1, last)
-        return _parts(node, [0]) if over_last else None
+        return _parts(node, 0, shape[axis]) if over_last else None
     if node.op_type == "Conv" and axis == 1:
-        return _parts(node, [0])
+        return _parts(node, 0, shape[axis])
     if node.op_type == "Gemm" and axis == last:
         transposed = node.attributes.get("transB")
-        return _parts(node, [0 if transposed is not None and transposed.as_int() else 1])
+        outputs = 0 if transposed is not None and transposed.as_int() else 1
+        return _parts(node, outputs, shape[axis])
     return None
 
 
-def _parts(node: ir.Node, axes: list[int]) -> list[_Part] | None:
+def _parts(node: ir.Node, axis: int, channels: object) -> list[_Part] | None:
+    """The weight, with `channels` along `axis`, and the bias; None where one cannot be scaled."""
     values = [value for value in node.inputs[1:] if value is not None]
     if any(v.const_value is None or len(v.uses()) > 1 for v in values) or not values:
         return None
-    parts = [_Part(values[0], axes[0])]
-    for bias in values[1:]:
-        if len(bias.shape or ()) != 1:
-            return None
-        parts.append(_Part(bias, 0))
-    return parts
+    weight, *biases = values
+    if _numpy(weight).shape[axis] != channels:  # one number for all of them
+        return None
+    if any(_numpy(bias).shape != (channels,) for bias in biases):
+        return None
+    return [_Part(weight, axis), *(_Part(bias, 0) for bias in biases)]
 
 
 def _from(value: ir.Value | None, axis: int, reader: ir.Node) -> list[_Part] | None:
