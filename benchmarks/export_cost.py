@@ -22,19 +22,31 @@ from typing import Any, NamedTuple
 import msgspec
 from _race import machine
 
+from sam_deploy.synthetic import synthetic_images
+
 
 class Case(NamedTuple):
-    """What is exported, and what it may cost on 2 cores."""
+    """What is exported, and what it may cost on 2 cores; `images` are made for calibration."""
 
     arguments: list[str]
     at_most_s: float
     at_most_gb: float
+    images: int = 0
 
 
 CASES = {
     "smt_t": Case(["--model", "smt_t", "--fp16"], 45, 2.5),
     "smt_l at 384": Case(["--model", "smt_l", "--fp16", "--image-size", "384"], 360, 8),
+    "smt_b INT8, 512 images": Case(["--model", "smt_b", "--int8"], 1200, 4, images=512),
 }
+
+
+def write_images(folder: Path, count: int) -> str:
+    """`count` made-up images in `folder`, other than those that parity takes."""
+    folder.mkdir()
+    for index, image in enumerate(synthetic_images(count, seed=1)):
+        image.save(folder / f"{index:04}.png")
+    return str(folder)
 
 
 def cost(case: Case) -> dict[str, Any]:
@@ -43,6 +55,8 @@ def cost(case: Case) -> dict[str, Any]:
     assert command is not None
     with tempfile.TemporaryDirectory() as out:
         argv = [command, *case.arguments, "--out", out, "--json"]
+        if case.images:
+            argv += ["--calibration", write_images(Path(out, "images"), case.images)]
         start = time.perf_counter()
         with Path(out, "result.json").open("w") as result:
             child = os.posix_spawn(
@@ -55,7 +69,8 @@ def cost(case: Case) -> dict[str, Any]:
         parity = json.loads(Path(out, "result.json").read_text())["manifest"]["parity"]
     gb = usage.ru_maxrss * 1024 / 1e9  # Linux counts in KiB
     return {
-        "command": " ".join(["sam-export", *case.arguments]),
+        "command": " ".join(["sam-export", *case.arguments])
+        + (f" --calibration {case.images} images" if case.images else ""),
         "seconds": round(seconds, 1),
         "at_most_s": case.at_most_s,
         "peak_gb": round(gb, 2),

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import venv
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +160,13 @@ def main() -> int:
     for name, figure in sorted(figures.items(), key=lambda item: item[1]):
         print(f"{figure:.4f}  {name}")
     if arguments.out:
-        where = {"machine": machine(), "modelopt": MODELOPT, "torch": torch.__version__}
-        rounded = {name: round(figure, 4) for name, figure in figures.items()}
-        content = {**where, "command": "python benchmarks/quantizers.py", "relative RMS": rounded}
+        versions = {name: version(name) for name in ("torch", "onnxruntime", "sam-deploy")}
+        content = {
+            "command": "python benchmarks/quantizers.py",
+            "machine": machine(),
+            "versions": {**versions, "nvidia-modelopt": MODELOPT.rpartition("=")[2]},
+            "relative RMS": {name: round(figure, 4) for name, figure in figures.items()},
+        }
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
     theirs = min(figure for name, figure in figures.items() if name.startswith("ModelOpt"))
     return int(figures["sam-deploy, mse"] >= theirs)

@@ -165,6 +165,15 @@ def export_cost() -> str:
     return "\n".join(lines)
 
 
+def quantizers() -> str:
+    """INT8 by us and by others, on the same weights and inputs."""
+    record = result("quantizers-smt_t-x86")
+    lines = [*measured(record), "", "| quantizer | relative RMS |", "|---|---|"]
+    for name, figure in sorted(record["relative RMS"].items(), key=lambda item: item[1]):
+        lines.append(f"| {name} | {figure:.4f} |")
+    return "\n".join(lines)
+
+
 def result(name: str) -> dict[str, Any]:
     """A committed result of a benchmark."""
     record: dict[str, Any] = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
@@ -185,6 +194,7 @@ TABLES = {
     "engines": engines,
     "forms": forms,
     "export_cost": export_cost,
+    "quantizers": quantizers,
 }
 
 

@@ -64,8 +64,8 @@ class PlanInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A plan's passport: what it was built from, with and for. Its hash is in the bundle's files.
 
     `compute_capabilities` are the GPUs it runs on ("8.9"); none are listed where TensorRT-RTX built
-    for its default, which is every capability that it knows from 7.5 on. `gpu` is the GPU that
-    TensorRT built on, by name. `profile` is None where the batch is fixed.
+    for its default: 8.0, 8.6, 8.9, 12.0 and later. `gpu` is the GPU that TensorRT built on, by
+    name. `profile` is None where the batch is fixed.
     """
 
     file: str

@@ -350,22 +350,25 @@ def test_rejected_files_give_way_to_the_next(tmp_path):
     target = tmp_path / "name"
     for content in ("first", "second"):
         with staged(target) as folder:
-            (folder / "model.onnx").write_text(content)
+            (folder / "plans").mkdir()
+            for name in ("model.onnx", "parity.json", "quantization.html", "plans/rtx.plan"):
+                (folder / name).write_text(content)
             kept = set_aside(folder, target)
-    assert (kept / "model.onnx").read_text() == "second"
+    assert (kept / "plans/rtx.plan").read_text() == "second"
     assert [p.name for p in tmp_path.iterdir()] == ["name.rejected"]
 
 
-def test_what_is_set_aside_spares_foreign_folders(tmp_path):
+@pytest.mark.parametrize("name", ["notes.txt", "plans/notes.txt", "plans/old/rtx.plan"])
+def test_what_is_set_aside_spares_foreign_folders(tmp_path, name):
     target = tmp_path / "name"
     foreign = tmp_path / "name.rejected"
-    foreign.mkdir()
-    (foreign / "notes.txt").write_text("mine")
+    (foreign / name).parent.mkdir(parents=True)
+    (foreign / name).write_text("mine")
     with staged(target) as folder:
         (folder / "model.onnx").write_text("refused")
         kept = set_aside(folder, target)
     assert kept.name == "name.rejected-2"
-    assert (foreign / "notes.txt").read_text() == "mine"
+    assert (foreign / name).read_text() == "mine"
 
 
 def test_targets(bundle, tmp_path):

@@ -61,7 +61,7 @@ def test_the_shown_commands_and_code_run(workplace: Path) -> None:
 def test_the_recipe_that_is_shown_is_one() -> None:
     from sam_deploy.recipe import recipe_from_dict
 
-    for page in ("export/README.md", "docs/your-own-network.md"):
+    for page in ("export/README.md", "docs/your-own-network.md", "docs/quantization.md"):
         shown = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
         assert shown
         for text in shown:

@@ -13,7 +13,7 @@ PACKAGE = Path(sam_deploy.__file__).parent
 NOUNS = {
     "errors", "architecture", "validation", "recipe", "rewrite_options", "report", "manifest",
     "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress", "runner",
-    "quantization", "plans", "cache_folder", "island_names",
+    "quantization", "plans", "cache_folder", "island_names", "gpu_info", "tensorrt_family",
 }  # fmt: skip
 EXPORT = ["models", "rewrites", "lowering", "precision", "engines", "parity", "exporter", "cli"]
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"}

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from sam_deploy.bundle.disk_full import FULL, told_if_full
 from sam_deploy.bundle.exchange import exchange
-from sam_deploy.bundle.files import MODEL, PARITY
+from sam_deploy.bundle.files import MODEL, PARITY, QUANTIZATION
 from sam_deploy.bundle.interrupts import interrupts_held
 from sam_deploy.bundle.lock import locked
 from sam_deploy.bundle.manifest_file import write_manifest
 from sam_deploy.bundle.target import check_target
 from sam_deploy.errors import InputError
 from sam_deploy.manifest import Manifest, manifest_to_json
+from sam_deploy.plans import PLANS
 
 
 @contextmanager
@@ -126,7 +127,12 @@ def _made(folder: Path) -> Iterator[None]:
 def _is_rejected_export(folder: Path) -> bool:
     if folder.is_symlink() or not folder.is_dir():
         return False
-    return {path.name for path in folder.iterdir()} <= {MODEL, PARITY}
+    own = {MODEL, PARITY, QUANTIZATION, PLANS}
+    return all(
+        path.relative_to(folder).as_posix() in own
+        or (path.parent == folder / PLANS and path.suffix == ".plan")
+        for path in folder.rglob("*")
+    )
 
 
 def _flush(path: Path) -> None:

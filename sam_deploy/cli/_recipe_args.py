@@ -99,6 +99,9 @@ def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str
     if precision is not None and data.get("precision", "fp32") != precision:
         data["precision"] = precision
         data.pop("tolerances", None)  # they are a precision's: another takes its own defaults
+        if precision not in QUANTIZED:
+            data.pop("quantization", None)
+            data.pop("calibration", None)
     given = {
         "weights": arguments.weights and str(arguments.weights),
         "class_names": arguments.class_names and str(arguments.class_names),

@@ -47,7 +47,7 @@ def bundle_rows(bundle: Path, manifest: Manifest) -> list[Row]:
         *_islands(manifest),
         *_quantization(manifest),
         *[("parity", line) for report in manifest.parity for line in parity_lines(report)],
-        *[("plan", plan_row(plan)) for plan in manifest.plans],
+        *[("plan", _plan(manifest, plan)) for plan in manifest.plans],
         *[("verdict", verdict.text) for verdict in manifest.verdicts],
         ("load", f'sam_deploy.load("{bundle}")'),
     ]
@@ -62,6 +62,11 @@ def plan_row(plan: PlanInfo) -> str:
         f"{plan.file} ({plan.bytes / 1e6:.1f} MB): {plan.flavour} {plan.version}, compute "
         f"capability {targets}{batches}, built in {plan.build_s:.1f} s"
     )
+
+
+def _plan(manifest: Manifest, plan: PlanInfo) -> str:
+    ran = any(report.artefact == plan.file for report in manifest.parity)
+    return plan_row(plan) + ("" if ran else "; audited, NOT RUN: no GPU for it was here")
 
 
 def _quantization(manifest: Manifest) -> list[Row]:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
-from sam_deploy.engines.family import Member
-from sam_deploy.engines.log import Log
 from sam_deploy.engines.monitor import Phases, progress_monitor
 from sam_deploy.errors import CheckFailed
 from sam_deploy.progress import Advance
+from sam_deploy.tensorrt_family import Member, Said
 
 PERCENT = 100
 _POLL_S = 0.1
@@ -41,7 +40,7 @@ def interruptible(work: Callable[[Phases], Result], advance: Advance) -> Result:
 
 
 def built_plan(
-    builder: Any, network: Any, config: Any, member: Member, log: Log, phases: Phases
+    builder: Any, network: Any, config: Any, member: Member, said: Said, phases: Phases
 ) -> Any:
     """The serialized plan (an IHostMemory).
 
@@ -51,6 +50,6 @@ def built_plan(
     config.progress_monitor = progress_monitor(member, phases)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        reasons = "\n  ".join(log.reasons()) or "it gave no reason"
+        reasons = "\n  ".join(said.reasons())
         raise CheckFailed(f"{member.name} did not build the network:\n  {reasons}")
     return plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sam_deploy.engines.family import require_builder
+from sam_deploy.engines.builder import require_builder
 from sam_deploy.engines.targets import target_capabilities
 from sam_deploy.errors import MachineError
 from sam_deploy.plans import FLAVOURS, EngineChoice, Flavour

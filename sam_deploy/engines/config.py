@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sam_deploy.engines.family import Member
 from sam_deploy.errors import CheckFailed
 from sam_deploy.plans import BatchProfile
+from sam_deploy.tensorrt_family import Member
 
 _FREE = -1
 

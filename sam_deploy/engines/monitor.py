@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from sam_deploy.engines.family import Member
+from sam_deploy.tensorrt_family import Member
 
 
 @dataclass

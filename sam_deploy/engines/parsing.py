@@ -7,15 +7,14 @@ from typing import Any
 
 import onnx
 
-from sam_deploy.engines.family import Member
-from sam_deploy.engines.log import Log
 from sam_deploy.errors import CheckFailed, GraphSpecError, InputError
+from sam_deploy.tensorrt_family import Member, Said, log_of
 
 _LACKS = "it has no such operator, or not in this form"
 
 
-def parsed_network(builder: Any, path: Path, member: Member, log: Log) -> Any:
-    """The INetworkDefinition of the ONNX file `path`.
+def parsed_network(builder: Any, path: Path, member: Member, said: Said) -> Any:
+    """The INetworkDefinition of the ONNX file `path`; `said` is what the build gathers.
 
     Raises:
         InputError: it is not ONNX.
@@ -25,16 +24,16 @@ def parsed_network(builder: Any, path: Path, member: Member, log: Log) -> Any:
     _refuse_uint8(path)
     flags = member.trt.NetworkDefinitionCreationFlag
     network = builder.create_network(1 << int(flags.STRONGLY_TYPED))
-    parser = member.trt.OnnxParser(network, log.logger)
+    parser = member.trt.OnnxParser(network, log_of(member).logger)
     if not parser.parse_from_file(str(path)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        refusals = [_refusal(error) for error in errors] or log.reasons()
+        refusals = [_refusal(error) for error in errors] or said.reasons()
         raise CheckFailed(
             f"{member.name} does not take the graph:\n  "
             + "\n  ".join(refusals)
             + "\nChange what the named module computes, or leave this engine out with --engine."
         )
-    uint8 = [warning for warning in log.warnings if "UINT8" in warning]
+    uint8 = [warning for warning in said.warnings if "UINT8" in warning]
     if uint8:
         raise GraphSpecError(f"{member.name} would read UINT8 as INT8: {uint8[0]}")
     return network

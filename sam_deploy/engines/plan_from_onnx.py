@@ -11,19 +11,18 @@ from sam_deploy.bundle.disk_full import told_if_full
 from sam_deploy.bundle.files import sha256_of
 from sam_deploy.bundle.interrupts import interrupts_held
 from sam_deploy.engines.audit import audit_network
+from sam_deploy.engines.builder import new_builder, require_builder
 from sam_deploy.engines.building import PERCENT, built_plan, interruptible
 from sam_deploy.engines.cache import timing_cache_path
 from sam_deploy.engines.config import add_profile, builder_config
-from sam_deploy.engines.family import require_builder
-from sam_deploy.engines.log import log_of
 from sam_deploy.engines.monitor import Phases
 from sam_deploy.engines.parsing import parsed_network
 from sam_deploy.engines.targets import target_capabilities
 from sam_deploy.engines.timing import use_timings
-from sam_deploy.errors import MachineError
 from sam_deploy.manifest import PrecisionReport
 from sam_deploy.plans import Flavour, PlanInfo, PlanOptions, plan_file
 from sam_deploy.progress import Progress
+from sam_deploy.tensorrt_family import log_of
 
 
 def plan_from_onnx(
@@ -58,17 +57,17 @@ def plan_from_onnx(
         )
     timings = timing_cache_path(flavour, member.version, gpu, cache) if gpu else None
     begin = time.monotonic()
-    with log_of(member).of_one_build() as log, progress.stage(flavour, PERCENT) as advance:
+    with log_of(member).of_one_build() as said, progress.stage(flavour, PERCENT) as advance:
 
         def work(phases: Phases) -> _Built:
-            builder = _builder(member.trt, log.logger, member.name)
-            network = parsed_network(builder, onnx_path, member, log)
+            builder = new_builder(member)
+            network = parsed_network(builder, onnx_path, member, said)
             audit_network(network, precision)
             config = builder_config(builder, member, capabilities)
             dynamic = add_profile(builder, network, config, options.profile)
             notes: list[str] = []
             keep = use_timings(config, timings, notes) if timings else None
-            plan = built_plan(builder, network, config, member, log, phases)
+            plan = built_plan(builder, network, config, member, said, phases)
             if keep:
                 keep()
             return _Built(plan, dynamic, config.builder_optimization_level, notes)
@@ -101,15 +100,6 @@ class _Built(NamedTuple):
     dynamic: bool
     level: int
     notes: list[str]
-
-
-def _builder(trt: Any, logger: Any, name: str) -> Any:
-    try:
-        return trt.Builder(logger)
-    except TypeError:  # pybind's word for a null pointer: TensorRT without a usable GPU
-        raise MachineError(
-            f"{name} cannot make a builder here: is the GPU's driver new enough?"
-        ) from None
 
 
 def _write(folder: Path, file: str, plan: Any) -> None:

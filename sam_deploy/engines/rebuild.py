@@ -11,13 +11,13 @@ import msgspec
 
 from sam_deploy.bundle import MODEL, check_target, file_infos, publish, read_bundle, staged
 from sam_deploy.engines.choosing import chosen
-from sam_deploy.engines.family import member
 from sam_deploy.engines.plan_from_onnx import plan_from_onnx
 from sam_deploy.engines.targets import target_capabilities
 from sam_deploy.errors import BundleError, MachineError
 from sam_deploy.manifest import Manifest
 from sam_deploy.plans import Flavour, PlanInfo, PlanOptions, plan_file
 from sam_deploy.progress import Progress
+from sam_deploy.tensorrt_family import member
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,4 @@ def _with_plans(
     if any(files[file] != info for file, info in manifest.files.items() if file not in new):
         raise BundleError(f"{bundle} changed while it was copied. Nothing was rebuilt; try again.")
     plans = [plan for plan in manifest.plans if plan.file not in new] + list(built)
-    versions = dict(manifest.versions)
-    versions.update({plan.flavour: plan.version for plan in built})
-    return msgspec.structs.replace(manifest, plans=plans, versions=versions, files=files)
+    return msgspec.structs.replace(manifest, plans=plans, files=files)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sam_deploy.engines.family import FULL_NAME, Member
-from sam_deploy.engines.gpu import first_gpu
 from sam_deploy.errors import InputError, MachineError
+from sam_deploy.gpu_info import find_gpu
 from sam_deploy.recipe import Precision
+from sam_deploy.tensorrt_family import FULL_NAME, Member
 
 _FP8_FROM = (8, 9)
 
@@ -18,24 +18,22 @@ def target_capabilities(
     """The compute capabilities ("8.9") a plan will be for, and for TensorRT its GPU's name.
 
     TensorRT builds for the GPU it runs on, whatever is `asked`. TensorRT-RTX builds for what is
-    asked; none is listed where it builds for its default, which is all that it knows. FP8 is never
-    built for that, but for the known ones that have it.
+    asked, where nothing is for its default, and then none is listed. FP8 is never built for that,
+    but for all that have it.
 
     Raises:
         InputError: a capability that TensorRT-RTX does not know, or that has no FP8.
         MachineError: TensorRT finds no GPU, or one without FP8.
     """
     if member.flavour == "tensorrt":
-        gpu = first_gpu()
-        if gpu is None:
-            raise MachineError(f"{member.name} builds on a GPU, and this machine has none")
+        gpu = find_gpu()
         if precision == "fp8" and not _has_fp8(gpu.compute_capability):
             raise MachineError(
                 f"{gpu.name} is of compute capability {gpu.compute_capability} and has no FP8, "
                 "which begins with 8.9. Take --int8."
             )
         return [gpu.compute_capability], gpu.name
-    known = known_capabilities(member)
+    known = _known(member)
     unknown = [capability for capability in asked if capability not in known]
     if unknown:
         raise InputError(
@@ -53,8 +51,8 @@ def target_capabilities(
     return sorted(set(asked), key=_number), None
 
 
-def known_capabilities(member: Member) -> list[str]:
-    """What TensorRT-RTX builds for, ascending: "7.5", "8.0", ..."""
+def _known(member: Member) -> list[str]:
+    """What TensorRT-RTX builds for, in order: "7.5", "8.0" and so on."""
     numbers = [name[2:] for name in member.trt.ComputeCapability.__members__ if name[:2] == "SM"]
     return sorted((f"{number[:-1]}.{number[-1]}" for number in numbers), key=_number)
 

@@ -13,6 +13,7 @@ from sam_deploy.bundle import MODEL, QUANTIZATION
 from sam_deploy.exporter.calibration_data import Data
 from sam_deploy.exporter.gate import hold, of_samples
 from sam_deploy.exporter.notes import Notes
+from sam_deploy.exporter.plan_gate import hold_plans
 from sam_deploy.exporter.plans import build_plans
 from sam_deploy.exporter.quantization_page import quantization_page
 from sam_deploy.exporter.request import Request
@@ -92,19 +93,21 @@ def make_artefact(
     parity = hold(subject, recipe, data.validation, inputs, outputs, place.folder, progress)
     notes.give(of_samples(data.validation, parity.samples))
     plans = build_plans(place.flavours, recipe.plans, precision, place.folder, progress)
+    specs = (inputs, outputs)
+    held = hold_plans(plans, subject, recipe, data.validation, specs, place.folder, progress)
     verdicts = []
     if floats is not None:
         verdicts = verdicts_of(
             floats,
             parity,
-            (inputs, outputs),
+            specs,
             plans,
             subject.examples(),
             place.folder,
             place.work,
             progress,
         )
-    return Artefact(recipe, graph, inputs, outputs, precision, [parity], plans, verdicts)
+    return Artefact(recipe, graph, inputs, outputs, precision, [parity, *held], plans, verdicts)
 
 
 def _searched(

@@ -17,12 +17,14 @@ from sam_deploy.precision.quantize import (
     FP8,
     INT8,
     Grid,
+    Layer,
+    Places,
     QuantizedWeight,
-    channel_axis,
     channel_maxima,
     insert_qdq,
     layers_to_quantize,
     observe,
+    places_of,
     quantized_weight,
     smooth,
     smoothable,
@@ -97,23 +99,32 @@ def calibrate(
         activations = list(dict.fromkeys(layer.activation for layer in chosen))
         write_observed(graph, activations, path)
         runner = OnnxRunner(path, in_file_order=True)
-        together = policy.rounding == "together"
-        axes = {
-            layer.input: channel_axis(layer) for layer in chosen if together and layer.is_matrix
-        }
+        readers = _readers(chosen) if policy.rounding == "together" else {}
         batches = used.over(samples).filled(recipe.batch, PARITY_BATCH, counted)
-        found = observe(runner, batches, axes)
+        found = observe(runner, batches, readers)
     path.unlink()
     with progress.stage("round", len(chosen)) as advance:
         ranges = {name: threshold(one.histogram, policy, grid) for name, one in found.items()}
         weights = {}
         for layer in chosen:
-            weights[layer.name] = quantized_weight(layer, grid, found[layer.input].moments)
+            weights[layer.name] = quantized_weight(
+                layer, grid, found[layer.input].moments(places_of(layer))
+            )
             advance(1)
     report = CalibrationReport(
         data=samples.kind, samples=count, sha256=used.hexdigest(), method=policy.method
     )
     return Calibrated(grid, policy, ranges, weights, smoothed, report)
+
+
+def _readers(layers: Sequence[Layer]) -> dict[str, list[Places]]:
+    """How the layers read their activations, by the activations' names, each way once."""
+    found: dict[str, list[Places]] = {}
+    for layer in layers:
+        places, known = places_of(layer), found.setdefault(layer.input, [])
+        if places is not None and places not in known:
+            known.append(places)
+    return found
 
 
 def quantize(

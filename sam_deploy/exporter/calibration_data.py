@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sam_deploy.bundle.files import sha256_of
 from sam_deploy.errors import InputError
 from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.spooled import spooled_samples
@@ -64,7 +62,7 @@ class Data:
         """What whoever quantizes on this should know."""
         if self.calibration is None:
             return []
-        notes = []
+        notes = [f"for calibration {note}" for note in self.calibration.left_out()]
         usable = self.calibration.count - len(self.calibration.unreadable)
         if usable < FEW_SAMPLES:
             notes.append(
@@ -121,7 +119,9 @@ def _calibration(
 
 
 def _split(subject: Subject, data: Path | None) -> Data:
-    """Of `data` every fourth sample for parity, in the order of their hashes; each once."""
+    """Of `data` every fourth sample for parity, in the order of their hashes; each once, also where
+    two files show the same.
+    """
     if data is None:
         raise InputError(
             "INT8 and FP8 need samples to find their ranges on. Give --calibration with a folder "
@@ -130,10 +130,8 @@ def _split(subject: Subject, data: Path | None) -> Data:
         )
     if data.suffix == ".npz":
         arrays = arrays_in(data, subject.examples())
-        array_samples("npz", arrays)  # refuses those without samples, or with unequal numbers
-        rows = range(len(next(iter(arrays.values()))))
-        hashes = [hashlib.sha256(b"".join(a[r].tobytes() for a in arrays.values())) for r in rows]
-        held, rest = _parted([h.hexdigest() for h in hashes], list(rows), data)
+        hashes = sample_hashes(array_samples("npz", arrays))
+        held, rest = _parted(hashes, range(len(hashes)), data)
         validation, calibration = (
             array_samples("npz", {name: a[part] for name, a in arrays.items()})
             for part in (np.array(held), np.array(rest))
@@ -141,12 +139,15 @@ def _split(subject: Subject, data: Path | None) -> Data:
         return Data(validation, calibration)
     samples_for(subject, data)  # refuses what is no folder of images for this model
     assert subject.preprocessing is not None
-    paths = find_images(data)
-    held_paths, rest_paths = _parted([sha256_of(path) for path in paths], paths, data)
     name, preprocessing = subject.input_names[0], subject.preprocessing
+    paths = find_images(data)
+    images = image_samples(name, paths, preprocessing)
+    hashes = sample_hashes(images)
+    readable = [path for path in paths if path not in images.unreadable]
+    held_paths, rest_paths = _parted(hashes, readable, data)
     return Data(
         image_samples(name, held_paths, preprocessing),
-        image_samples(name, rest_paths, preprocessing),
+        image_samples(name, [*rest_paths, *images.unreadable], preprocessing),  # to be told of
     )
 
 

@@ -19,7 +19,13 @@ from sam_deploy.manifest import IslandReport, OutputParity
 from sam_deploy.parity import Samples
 from sam_deploy.parity.figures import OutputFigures
 from sam_deploy.precision.macs import multiply_adds
-from sam_deploy.precision.quantize import Layer, insert_qdq, layers_to_quantize, weighted_layers
+from sam_deploy.precision.quantize import (
+    Layer,
+    insert_qdq,
+    is_below,
+    layers_to_quantize,
+    weighted_layers,
+)
 from sam_deploy.progress import Progress
 from sam_deploy.quantization import GroupCost, Quantization, SearchReport
 from sam_deploy.runner import Arrays
@@ -58,7 +64,7 @@ class Sensitivity:
     def costs(self, progress: Progress) -> list[GroupCost]:
         """What each group costs on its own, the costliest first."""
         everything = max(sum(multiply_adds(node) for node in self._graph.graph), 1)
-        count = min(self._samples.count, SAMPLES)
+        count = min(self._usable, SAMPLES)
         expected = list(self._run(self._reference, count))
         found = []
         with progress.stage("groups", len(self._groups)) as advance:
@@ -86,7 +92,7 @@ class Sensitivity:
         Raises:
             PrecisionError: not even the least costly group alone is within `max_drop`.
         """
-        count = min(self._samples.count, SEARCH_SAMPLES)
+        count = min(self._usable, SEARCH_SAMPLES)
         expected = list(self._run(self._reference, count))
         drops: dict[int, float] = {}
 
@@ -117,16 +123,27 @@ class Sensitivity:
     def policy(self, costs: Sequence[GroupCost]) -> Quantization:
         """The policy with which just the groups that a search kept stay in floats."""
         policy = self._calibrated.policy
-        paths = [layer.path for c in costs if c.kept for layer in self._groups[c.group]]
+        rest = [layer for c in costs if not c.kept for layer in self._groups[c.group]]
+        paths = [
+            layer.name if any(is_below(other, layer.path) for other in rest) else layer.path
+            for c in costs
+            if c.kept
+            for layer in self._groups[c.group]
+        ]
         return msgspec.structs.replace(
             policy,
             keep=list(dict.fromkeys([*policy.keep, *paths])),
             quantize=[path for path in policy.quantize if path not in paths],
         )
 
+    @property
+    def _usable(self) -> int:
+        """How many samples could be read, which calibration found out."""
+        return self._samples.count - len(self._samples.unreadable)
+
     def _drop(self, worst: OutputParity) -> float:
         if worst.top1_agreement is not None:
-            return 100 * (1 - worst.top1_agreement)
+            return round(100 * (1 - worst.top1_agreement), 9)  # 1 of 100 is 1, not a bit more
         return 100 * (worst.relative_rms or 0.0)
 
     def _cost(self, names: Collection[str], expected: Sequence[Arrays], count: int) -> OutputParity:

@@ -24,10 +24,17 @@ def spooled_samples(batches: Iterable[Any], examples: Arrays, folder: Path) -> S
     Raises:
         InputError: a batch is none of these or does not fit, or there are none.
     """
+    try:
+        given = iter(batches)
+    except TypeError:
+        raise InputError(
+            f"got a {type(batches).__name__} to calibrate on; expected an iterable of batches, a "
+            "folder, an .npz or 'synthetic'."
+        ) from None
     path = folder / _SPOOL
     count = 0
     with path.open("wb") as file:
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(given):
             arrays = _arrays(batch, examples, number)
             for row in range(len(next(iter(arrays.values())))):
                 for array in arrays.values():
@@ -67,7 +74,11 @@ def _arrays(batch: Any, examples: Arrays, number: int) -> Arrays:
 def _fitting(value: Any, like: Array, where: str) -> Array:
     if hasattr(value, "detach"):  # a tensor, wherever it is
         value = value.detach().cpu()
-    array = np.asarray(value)
+        value = value.float() if value.is_floating_point() else value  # numpy has no bfloat16
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{where} is no array: {error}.") from None
     if array.ndim != like.ndim or array.shape[1:] != like.shape[1:]:
         expected = ", ".join(["batch", *map(str, like.shape[1:])])
         raise InputError(f"{where} has shape {array.shape}; expected ({expected}).")

@@ -10,6 +10,7 @@ from sam_deploy.errors import CheckFailed
 from sam_deploy.manifest import OutputParity, ParityReport, TensorSpec
 from sam_deploy.parity.figures import OutputFigures
 from sam_deploy.parity.samples import Samples, SamplesHash
+from sam_deploy.plans import BatchProfile
 from sam_deploy.recipe import Tolerances
 from sam_deploy.runner import Array, Arrays, Runner
 
@@ -27,6 +28,7 @@ def measure_parity(
     classes: bool,
     tolerances: Tolerances,
     batch: int,
+    profile: BatchProfile | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ParityReport:
     """Compare `runner` with `reference` over all `samples`, `batch` at a time.
@@ -34,6 +36,7 @@ def measure_parity(
     Both get the same arrays. The last batch may be smaller; where the inputs' batch is fixed it is
     filled up with repeats, which are not judged. Where it is free, batches of 1 and of more than 2
     are made so if there are none: a graph that only works at the size it was traced with must show.
+    `profile` are the batch sizes that the artefact takes.
     `progress` is told how many samples were added.
 
     Returns the report with every tolerance that was broken as a reason; `passed` is the verdict.
@@ -50,12 +53,16 @@ def measure_parity(
     }
     used = SamplesHash()
     count = 0
+    if profile is not None:
+        batch = min(batch, profile.max)
     for x in samples.batches(batch):
         used.update(x)
         rows = len(next(iter(x.values())))
         sizes = {rows} if free else {batch}
         if free and not count:
             sizes |= _missing_sizes(samples.count, batch)
+        if profile is not None:  # fill up, or leave out what it does not take
+            sizes = {max(size, profile.min) for size in sizes if size <= profile.max}
         for size in sorted(sizes):
             _compare(artefact, runner, reference, x, rows, size, inputs, outputs, figures)
         count += rows

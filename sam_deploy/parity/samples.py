@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,13 @@ class Samples:
             rows = len(next(iter(x.values())))
             yield {n: np.resize(a, (size or rows, *a.shape[1:])) for n, a in x.items()}
             advance(rows)
+
+    def left_out(self) -> list[str]:
+        """What should be known of the images that could not be read, once all were iterated."""
+        if not self.unreadable:
+            return []
+        shown = "; ".join(list(self.unreadable.values())[:5])
+        return [f"{len(self.unreadable)} of {self.count} images were left out: {shown}"]
 
     def batches(self, size: int) -> Iterator[Arrays]:
         """The samples stacked `size` at a time, the last batch possibly smaller.
@@ -133,11 +140,15 @@ def array_samples(kind: SampleKind, arrays: Mapping[str, Array]) -> Samples:
 
 
 def sample_hashes(samples: Samples) -> list[str]:
-    """SHA-256 of each sample as the model sees it, in order."""
+    """SHA-256 of each sample as the model sees it, in order.
+
+    Raises:
+        InputError: there were images, but none that could be read.
+    """
     hashes = []
-    for sample in samples.make():
+    for sample in samples.batches(1):
         one = SamplesHash()
-        one.update({name: array[None] for name, array in sample.items()})
+        one.update(sample)
         hashes.append(one.hexdigest())
     return hashes
 
@@ -154,11 +165,15 @@ class SamplesHash:
             for array in batch.values():
                 self._hash.update(np.ascontiguousarray(array[row]).tobytes())
 
-    def over(self, batches: Iterable[Arrays]) -> Iterator[Arrays]:
-        """The same `batches`, taken in as they pass."""
-        for batch in batches:
-            self.update(batch)
-            yield batch
+    def over(self, samples: Samples) -> Samples:
+        """The same `samples`, taken in as they pass."""
+
+        def make() -> Iterator[Arrays]:
+            for sample in samples.make():
+                self.update({name: array[None] for name, array in sample.items()})
+                yield sample
+
+        return replace(samples, make=make)
 
     def hexdigest(self) -> str:
         """The hash so far."""

@@ -1,9 +1,11 @@
 """Loads a bundle and runs it: what a service needs, without torch and without onnx."""
 
+from sam_deploy.gpu_info import GpuInfo
+from sam_deploy.runtime.classes import Prediction
 from sam_deploy.runtime.device_array import DeviceArray
-from sam_deploy.runtime.engine import Engine, Prediction
+from sam_deploy.runtime.engine import Engine
 from sam_deploy.runtime.loading import BACKENDS, load
-from sam_deploy.runtime.machine import GpuInfo, Machine, find_machine
+from sam_deploy.runtime.machine import Machine, find_machine
 from sam_deploy.runtime.onnx_runner import OnnxRunner, require_onnxruntime
 from sam_deploy.runtime.passport import misfit
 from sam_deploy.runtime.tensorrt_runner import TensorRTRunner

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from sam_deploy.errors import InputError
 from sam_deploy.images import open_image
 from sam_deploy.manifest import Manifest
 from sam_deploy.plans import BatchProfile
 from sam_deploy.runner import Array, Arrays, Runner
+from sam_deploy.runtime.classes import Prediction, listed_images, predictions
 from sam_deploy.runtime.device_array import DeviceArray
 from sam_deploy.runtime.gpu import is_on_gpu
 from sam_deploy.runtime.inputs import array_of, check_batch, checked
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _CLASSIFY_BATCH = 8
-
-
-class Prediction(NamedTuple):
-    """One class for one image; `score` is its softmax probability."""
-
-    class_index: int
-    name: str
-    score: float
 
 
 class Engine:
@@ -141,8 +133,6 @@ class Engine:
             InputError: the bundle is no classifier, an image cannot be read or is neither path
                 nor PIL image, or `top` is below 1.
         """
-        from PIL.Image import Image as PilImage
-
         if self.manifest.model.kind != "classifier" or not self.manifest.model.num_classes:
             raise InputError(
                 f"{self.manifest.name} is a {self.manifest.model.kind} without classes: "
@@ -150,48 +140,32 @@ class Engine:
             )
         if top < 1:
             raise InputError(f"top is {top}; expected 1 or more")
-        listed = [images] if isinstance(images, PilImage | str | Path) else list(images)
-        for image in listed:
-            if not isinstance(image, PilImage | str | Path):
-                raise InputError(
-                    f"classify takes PIL images and paths, not {type(image).__name__}; "
-                    "call the engine itself on arrays."
-                )
-        predictions: list[list[Prediction]] = []
-        size = self._batches.max
+        listed = listed_images(images)
+        found: list[list[Prediction]] = []
+        _, size = self._images_a_call
         for start in range(0, len(listed), size):
-            predictions += self._classify(listed[start : start + size], top)
-        return predictions
+            found += self._classify(listed[start : start + size], top)
+        return found
 
     @property
-    def _batches(self) -> BatchProfile:
-        """The batches that images are classified in."""
+    def _images_a_call(self) -> tuple[int, int]:
+        """The fewest and the most that are classified at once."""
         fixed = self.manifest.inputs[0].dims[0]
         if isinstance(fixed, int):
-            return BatchProfile(min=fixed, opt=fixed, max=fixed)
-        least, most = (self._profile.min, self._profile.max) if self._profile else (1, 2**12)
-        size = min(max(_CLASSIFY_BATCH, least), most)
-        return BatchProfile(min=least, opt=size, max=size)
+            return fixed, fixed
+        if self._profile is None:
+            return 1, _CLASSIFY_BATCH
+        least, most = self._profile.min, self._profile.max
+        return least, min(max(_CLASSIFY_BATCH, least), most)
 
-    def _classify(self, images: Sequence[Image | str | Path], top: int) -> list[list[Prediction]]:
+    def _classify(self, images: Sequence[Image | Path], top: int) -> list[list[Prediction]]:
         preprocessing = self.manifest.preprocessing
         assert preprocessing is not None
-        opened = [open_image(Path(i)) if isinstance(i, str | Path) else i for i in images]
+        opened = [open_image(i) if isinstance(i, Path) else i for i in images]
         x = preprocessing.batch(opened)
         # filled up with copies where the batch is too small; their results are dropped
-        x = np.resize(x, (max(len(x), self._batches.min), *x.shape[1:]))
+        least, _ = self._images_a_call
+        x = np.resize(x, (max(len(x), least), *x.shape[1:]))
         outputs = self(x)
         assert isinstance(outputs, np.ndarray)
-        scores = outputs[: len(images)].astype(np.float64)
-        if not self.manifest.recipe.softmax:
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-            scores /= scores.sum(axis=1, keepdims=True)
-        return [
-            [self._prediction(row, i) for i in np.argsort(-row, kind="stable")[:top]]
-            for row in scores
-        ]
-
-    def _prediction(self, row: npt.NDArray[np.float64], index: Any) -> Prediction:
-        names = self.manifest.class_names
-        name = names[index] if names else f"class {index}"
-        return Prediction(int(index), name, float(row[index]))
+        return predictions(outputs[: len(images)], self.manifest, top)

@@ -17,6 +17,7 @@ from sam_deploy.runtime.device_array import DeviceArray
 from sam_deploy.runtime.gpu import DeviceView, Gpu, Graph
 from sam_deploy.runtime.inputs import check_device_view
 from sam_deploy.runtime.staging import Staging
+from sam_deploy.tensorrt_family import Log, Said
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -33,10 +34,11 @@ class Graphs:
 class Execution:
     """Runs a plan's `context` (an IExecutionContext) on `gpu`.
 
-    `check` raises InputError for shapes that the plan does not take; `reason` tells what TensorRT
-    complained of. With `graphs` wanted, a call with the shapes and addresses of the one before it
-    is captured in a CUDA graph, and those after it only launch that. The call before was the
-    warm-up: TensorRT did all in it that may not be captured.
+    `check` raises InputError for shapes that the plan does not take; `log` is the flavour's.
+
+    With `graphs` wanted, a call with the shapes and addresses of the one before it is captured in a
+    CUDA graph, and those after it only launch that. The call before was the warm-up: TensorRT did
+    all in it that may not be captured.
     """
 
     def __init__(
@@ -47,19 +49,20 @@ class Execution:
         outputs: Sequence[TensorSpec],
         *,
         check: Callable[[Shapes], None],
-        reason: Callable[[], str],
+        log: Log,
         graphs: Graphs,
     ) -> None:
         self._context = context
         self._gpu = gpu
         self._inputs, self._outputs = inputs, outputs
-        self._check, self._reason = check, reason
+        self._check, self._log = check, log
         self._graphs = graphs
         self._stream = gpu.stream()
         self._staging = {spec.name: Staging(gpu, self._stream) for spec in [*inputs, *outputs]}
         self._shapes: Shapes = {}
         self._addresses: dict[str, int] = {}
         self._graph: Graph = None
+        self._said = Said()
 
     def run(self, given: Mapping[str, Any], *, keep: bool) -> Arrays | dict[str, DeviceArray]:
         """The outputs for `given`, numpy arrays or arrays on the GPU by input name.
@@ -70,6 +73,23 @@ class Execution:
             InputError: an array on the GPU does not fit; an array that is too large.
             MachineError: the GPU or TensorRT failed.
         """
+        with self._log.gathered() as self._said:
+            shapes = self._enqueued(given)
+            return self._kept(shapes) if keep else self._fetched(shapes)
+
+    def close(self) -> None:
+        """Wait for what runs, and free everything, TensorRT's own memory too."""
+        with suppress(MachineError):
+            self._gpu.wait(self._stream)
+        self._drop_graph()
+        self._context = None
+        for staging in self._staging.values():
+            staging.close()
+        with suppress(MachineError):
+            self._gpu.free(self._stream)
+
+    def _enqueued(self, given: Mapping[str, Any]) -> Shapes:
+        """Put one call on the stream; returns the shapes of its outputs."""
         arrays = self._on_gpu(given)
         shapes = {name: tuple(x.shape) for name, x in arrays.items()}
         self._check(shapes)
@@ -84,18 +104,7 @@ class Execution:
         for spec in self._outputs:
             addresses[spec.name] = self._staging[spec.name].fit(_nbytes(found[spec.name], spec))
         self._enqueue(addresses, again=not moved and addresses == self._addresses)
-        return self._kept(found) if keep else self._fetched(found)
-
-    def close(self) -> None:
-        """Wait for what runs, and free everything, TensorRT's own memory too."""
-        with suppress(MachineError):
-            self._gpu.wait(self._stream)
-        self._drop_graph()
-        self._context = None
-        for staging in self._staging.values():
-            staging.close()
-        with suppress(MachineError):
-            self._gpu.free(self._stream)
+        return found
 
     def _on_gpu(self, given: Mapping[str, Any]) -> dict[str, Any]:
         arrays: dict[str, Any] = {}
@@ -112,7 +121,7 @@ class Execution:
         self._shapes = {}
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
-                raise MachineError(f"TensorRT refuses {name} {shape}: {self._reason()}")
+                raise MachineError(f"TensorRT refuses {name} {shape}: {self._said.reason}")
         self._shapes = shapes
 
     def _output_shape(self, spec: TensorSpec) -> Shape:
@@ -129,14 +138,14 @@ class Execution:
             self._drop_graph()
             for name, address in addresses.items():
                 if not self._context.set_tensor_address(name, address):
-                    raise MachineError(f"TensorRT refuses {name}'s memory: {self._reason()}")
+                    raise MachineError(f"TensorRT refuses {name}'s memory: {self._said.reason}")
             self._addresses = addresses
         elif self._graphs.wanted and self._graph is None and self._graphs.refused is None:
             self._capture()
         if self._graph is not None:
             self._gpu.launch(self._graph, self._stream)
         elif not self._execute():
-            raise MachineError(f"TensorRT cannot run the plan: {self._reason()}")
+            raise MachineError(f"TensorRT cannot run the plan: {self._said.reason}")
 
     def _execute(self) -> bool:
         return bool(self._context.execute_async_v3(int(self._stream.handle)))
@@ -150,7 +159,7 @@ class Execution:
         try:
             self._graph = self._gpu.capture(self._stream, self._execute)
         except MachineError as error:
-            self._graphs.refused = f"{error}: {self._reason()}"
+            self._graphs.refused = f"{error}: {self._said.reason}"
 
     def _drop_graph(self) -> None:
         graph, self._graph = self._graph, None

@@ -6,25 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sam_deploy.errors import MachineError
+from sam_deploy.gpu_info import GpuInfo, find_gpu
 from sam_deploy.plans import FLAVOURS, Flavour
-from sam_deploy.runtime.flavours import flavour_module
 from sam_deploy.runtime.gpu import require_cuda
-
-
-@dataclass(frozen=True)
-class GpuInfo:
-    """A GPU: its name, and its compute capability as a plan's passport writes it ("8.9")."""
-
-    name: str
-    compute_capability: str
+from sam_deploy.tensorrt_family import member
 
 
 @dataclass(frozen=True)
 class Machine:
     """`versions` are of the flavours that load here; `lacking` says why the others do not.
 
-    `gpu` is the first that CUDA shows (CUDA_VISIBLE_DEVICES chooses); None where there is none,
-    and `no_gpu` says why.
+    `gpu` is the first that CUDA shows. It is None where there is none, or where cuda-core, which
+    runs plans on it, is not installed; `no_gpu` says which.
     """
 
     versions: dict[Flavour, str]
@@ -39,28 +32,11 @@ def find_machine(flavours: Iterable[Flavour] = FLAVOURS) -> Machine:
     lacking: dict[Flavour, str] = {}
     for flavour in flavours:
         try:
-            versions[flavour] = str(flavour_module(flavour).__version__)
+            versions[flavour] = member(flavour).version
         except MachineError as error:
             lacking[flavour] = str(error)
     try:
+        require_cuda()
         return Machine(versions, find_gpu(), lacking)
     except MachineError as error:
         return Machine(versions, None, lacking, str(error))
-
-
-def find_gpu() -> GpuInfo:
-    """The first GPU that CUDA shows.
-
-    Raises:
-        MachineError: there is none, no driver, or cuda-core is not installed.
-    """
-    cuda = require_cuda()
-    try:
-        device, *_ = cuda.Device.get_all_devices()
-        capability = device.compute_capability
-        return GpuInfo(str(device.name), f"{capability.major}.{capability.minor}")
-    except Exception as error:  # of the driver, of what looks for it, or of an empty list
-        reason = (
-            str(error).splitlines()[0] if not isinstance(error, ValueError) else "CUDA has none"
-        )
-        raise MachineError(f"this machine has no NVIDIA GPU or no driver: {reason}") from None

@@ -8,16 +8,17 @@ from sam_deploy.bundle import MODEL
 from sam_deploy.errors import MachineError
 from sam_deploy.manifest import Manifest
 from sam_deploy.plans import Flavour, PlanInfo
-from sam_deploy.runtime.flavours import FULL_NAME
 from sam_deploy.runtime.machine import Machine
+from sam_deploy.tensorrt_family import FULL_NAME
+
+_DEFAULT = "SM80, SM86, SM89, SM120 and later"
 
 
 def misfit(plan: PlanInfo, machine: Machine) -> str | None:
     """Why `plan` does not run on `machine`, as a sentence without its remedy; None where it fits.
 
     Plans of TensorRT and of TensorRT-RTX run on the very version that built them, and on the
-    compute capabilities that they were built for. A TensorRT-RTX plan that lists none was built for
-    all that TensorRT-RTX knows.
+    compute capabilities that they were built for.
     """
     version = machine.versions.get(plan.flavour)
     if version is None:
@@ -25,10 +26,11 @@ def misfit(plan: PlanInfo, machine: Machine) -> str | None:
     if machine.gpu is None:
         return machine.no_gpu or "this machine has no NVIDIA GPU or no driver"
     here = machine.gpu.compute_capability
-    for_any = plan.flavour == "tensorrt-rtx" and not plan.compute_capabilities
-    if version == plan.version and (for_any or here in plan.compute_capabilities):
+    by_default = plan.flavour == "tensorrt-rtx" and not plan.compute_capabilities
+    fits = _in_default(here) if by_default else here in plan.compute_capabilities
+    if version == plan.version and fits:
         return None
-    targets = "its default GPUs" if for_any else _sm(plan.compute_capabilities)
+    targets = _DEFAULT if by_default else _sm(plan.compute_capabilities)
     return (
         f"built for {FULL_NAME[plan.flavour]} {plan.version} on {targets}, "
         f"this machine has {FULL_NAME[plan.flavour]} {version} on {_sm([here])}"
@@ -41,11 +43,14 @@ def fitting_plan(manifest: Manifest, flavour: Flavour, machine: Machine, folder:
     Raises:
         MachineError: there is none; says why for each, and what to do.
     """
-    rebuild = f"run `sam-export --rebuild {folder}`"
     if flavour in machine.lacking:
         raise MachineError(machine.lacking[flavour])
     if machine.gpu is None:
         raise MachineError(machine.no_gpu)
+    here = machine.gpu.compute_capability
+    rebuild = f"run `sam-export --rebuild {folder}`"
+    if flavour == "tensorrt-rtx" and not _in_default(here):
+        rebuild = f"run `sam-export --rebuild {folder} --compute-capability {here}`"
     plans = [plan for plan in manifest.plans if plan.flavour == flavour]
     if not plans:
         raise MachineError(f"{folder} has no plan for {FULL_NAME[flavour]}: {rebuild}")
@@ -64,6 +69,11 @@ def _stale(plan: PlanInfo, manifest: Manifest) -> str | None:
     if plan.bytes != manifest.files[plan.file].bytes:
         return f"built with {plan.bytes} bytes, the bundle lists {manifest.files[plan.file].bytes}"
     return None
+
+
+def _in_default(capability: str) -> bool:
+    """Whether TensorRT-RTX builds for it unasked; its manual leaves out Turing, 9.0 and 10.x."""
+    return capability in ("8.0", "8.6", "8.9") or float(capability) >= 12
 
 
 def _sm(capabilities: list[str]) -> str:

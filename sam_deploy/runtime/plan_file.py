@@ -8,7 +8,7 @@ from pathlib import Path
 from sam_deploy.errors import BundleError
 from sam_deploy.manifest import Manifest
 from sam_deploy.plans import FLAVOURS, Flavour, PlanInfo
-from sam_deploy.runtime.flavours import FULL_NAME
+from sam_deploy.tensorrt_family import FULL_NAME
 
 # What serialized engines begin with. It is not documented, so it can only speak against a plan:
 # one that begins otherwise goes on to TensorRT, which has the last word.

@@ -14,11 +14,11 @@ from sam_deploy.plans import PlanInfo
 from sam_deploy.runner import Arrays
 from sam_deploy.runtime.device_array import DeviceArray
 from sam_deploy.runtime.execution import Execution, Graphs, Shapes
-from sam_deploy.runtime.flavours import FULL_NAME, error_log, flavour_module, last_errors
 from sam_deploy.runtime.gpu import Gpu
 from sam_deploy.runtime.inputs import check_batch
 from sam_deploy.runtime.pool import Pool
 from sam_deploy.runtime.runtime_cache import RuntimeCache
+from sam_deploy.tensorrt_family import Said, log_of, member
 
 _DTYPES = {
     "FLOAT": "float32",
@@ -53,17 +53,18 @@ class TensorRTRunner:
     ) -> None:
         self._plan = plan
         self._inputs, self._outputs = inputs, outputs
-        self._module = flavour_module(plan.flavour)
+        self._member = member(plan.flavour)
+        self._log = log_of(self._member)
         self._gpu = Gpu()
         self.graphs = Graphs(wanted=graphs)
         self._pool = Pool(self._execution, contexts)
         self._prepared = False
-        with self._gpu.current():
-            self._runtime = self._module.Runtime(error_log(plan.flavour))
-            self._check_valid(data)
+        with self._gpu.current(), self._log.gathered() as said:
+            self._runtime = self._member.trt.Runtime(self._log.logger)
+            self._check_valid(data, said)
             self._engine = self._runtime.deserialize_cuda_engine(data)
             if self._engine is None:
-                raise MachineError(f"{self._name} refuses {plan.file}: {self._reason()}")
+                raise MachineError(f"{self._member.name} refuses {plan.file}: {said.reason}")
             self._check_tensors()
             self._config, self._cache = self._runtime_config(cache)
 
@@ -106,13 +107,16 @@ class TensorRTRunner:
             return execution.run(inputs, keep=keep)
 
     def _execution(self) -> Execution:
-        context = (
-            self._engine.create_execution_context(runtime_config=self._config)
-            if self._config
-            else self._engine.create_execution_context()
-        )
+        with self._log.gathered() as said:
+            context = (
+                self._engine.create_execution_context(runtime_config=self._config)
+                if self._config
+                else self._engine.create_execution_context()
+            )
         if context is None:
-            raise MachineError(f"{self._name} cannot prepare {self._plan.file}: {self._reason()}")
+            raise MachineError(
+                f"{self._member.name} cannot prepare {self._plan.file}: {said.reason}"
+            )
         if self._cache and not self._prepared:
             self._cache.save()  # a service may be killed before it is closed; no other runs yet
         self._prepared = True
@@ -122,23 +126,25 @@ class TensorRTRunner:
             self._inputs,
             self._outputs,
             check=self._check_shapes,
-            reason=self._reason,
+            log=self._log,
             graphs=self.graphs,
         )
 
     def _check_shapes(self, shapes: Shapes) -> None:
         check_batch(shapes, self._inputs, self._plan.profile)
 
-    def _check_valid(self, data: bytes) -> None:
+    def _check_valid(self, data: bytes, said: Said) -> None:
         """Ask before deserializing, where TensorRT can tell (TensorRT-RTX alone)."""
         if not hasattr(self._runtime, "get_engine_validity"):
             return
         validity, diagnostics = self._runtime.get_engine_validity(data)
-        if validity == self._module.EngineValidity.INVALID:
-            known = self._module.EngineInvalidityDiagnostics.__members__
+        if validity == self._member.trt.EngineValidity.INVALID:
+            known = self._member.trt.EngineInvalidityDiagnostics.__members__
             reasons = [name for name, bit in known.items() if int(diagnostics) & int(bit)]
-            said = ", ".join(name.lower().replace("_", " ") for name in reasons)
-            raise MachineError(f"{self._name} refuses {self._plan.file}: {said or self._reason()}")
+            why = ", ".join(name.lower().replace("_", " ") for name in reasons)
+            raise MachineError(
+                f"{self._member.name} refuses {self._plan.file}: {why or said.reason}"
+            )
 
     def _check_tensors(self) -> None:
         found = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
@@ -161,21 +167,14 @@ class TensorRTRunner:
 
     def _runtime_config(self, cache: Path | None) -> tuple[Any, RuntimeCache | None]:
         """TensorRT-RTX compiles kernels on the GPU: where it keeps them, and when it does."""
-        if not hasattr(self._module, "IRuntimeCache"):
+        if not hasattr(self._member.trt, "IRuntimeCache"):
             return None, None
         config = self._engine.create_runtime_config()
-        strategy = self._module.DynamicShapesKernelSpecializationStrategy
+        strategy = self._member.trt.DynamicShapesKernelSpecializationStrategy
         # a captured graph keeps the kernels that it was captured with: have the best at once
         if self.graphs.wanted:
             config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
         return config, RuntimeCache(config, cache) if cache else None
-
-    def _reason(self) -> str:
-        return last_errors(self._plan.flavour)
-
-    @property
-    def _name(self) -> str:
-        return f"{FULL_NAME[self._plan.flavour]} {self._plan.version}"
 
 
 def _declared(spec: TensorSpec, mode: str) -> tuple[str, str, str, tuple[int, ...]]:

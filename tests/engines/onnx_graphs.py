@@ -5,6 +5,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sam_deploy.manifest import PrecisionReport
 from sam_deploy.plans import PlanOptions
+from sam_deploy.precision.quantize import insert_qdq, quantized_weight
 from sam_deploy.progress import Progress
 from sam_deploy.quantization import CalibrationReport, QuantizationReport, QuantizedLayer
 
@@ -75,6 +76,12 @@ def quantized_conv(path, elem=TensorProto.INT8, activation=True, kernel=True, ze
         weights += [weight("w", np.ones((4, 4, 1, 1)))]
     nodes += [node("Conv", [x, w], ["y"])]
     return saved(path, nodes, weights)
+
+
+def quantize(graph, layers, grid):
+    """Put Q/DQ around every one of `layers`; what is built does not depend on the ranges."""
+    ranges = {layer.input: 1.0 for layer in layers}
+    insert_qdq(graph, layers, ranges, {x.name: quantized_weight(x, grid) for x in layers}, grid)
 
 
 class Notes(Progress):

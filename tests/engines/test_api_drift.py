@@ -59,6 +59,14 @@ RTX_ONLY = {
     "set_runtime_cache",
     "Runtime": "get_engine_validity",
 }
+# What we give without naming it, as the docstrings of the bindings have it.
+SIGNATURES = {
+    ("Runtime", "deserialize_cuda_engine"): "serialized_engine: typing_extensions.Buffer)",
+    ("IExecutionContext", "execute_async_v3"): "stream_handle: typing.SupportsInt)",
+    ("IExecutionContext", "set_input_shape"): "name: str, shape: tuple)",
+    ("IExecutionContext", "set_tensor_address"): "name: str, memory: typing.SupportsInt)",
+    ("IExecutionContext", "get_tensor_shape"): "name: str)",
+}
 # What TensorRT's classes have as well, and our source reads from something else.
 COMMON = {
     *("__init__", "__members__", "__name__", "file", "itemsize", "logger", "name", "node"),
@@ -73,7 +81,7 @@ ENVIRONMENT = Path(sys.prefix)
 FULL = {"10.16": ENVIRONMENT / "tensorrt-10.16", "11.4": ENVIRONMENT / "tensorrt-11.4"}
 SOURCES = sorted(
     path
-    for part in ("engines", "runtime")
+    for part in ("engines", "runtime", "tensorrt_family")
     for path in (Path(sam_deploy.__file__).parent / part).glob("*.py")
 )
 
@@ -141,3 +149,9 @@ def test_arguments_that_we_name_are_called_so(member):
                     assert f"{keyword.arg}:" in names(member)[owner][name], (owner, name)
                     checked.add((name, keyword.arg))
     assert ("combine", "ignore_mismatch") in checked
+
+
+@pytest.mark.parametrize("member", ["10.16", "11.4", "rtx"])
+def test_arguments_that_we_do_not_name_are_in_that_order(member):
+    for (owner, name), signature in SIGNATURES.items():
+        assert signature in names(member)[owner][name], (owner, name)

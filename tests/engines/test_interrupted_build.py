@@ -17,9 +17,9 @@ sys.path.insert(0, {tests!r})
 from contextlib import contextmanager
 from pathlib import Path
 import onnx_graphs
-from sam_deploy.engines import member, plan_from_onnx
-from sam_deploy.engines.log import log_of
+from sam_deploy.engines import plan_from_onnx
 from sam_deploy.progress import Progress
+from sam_deploy.tensorrt_family import log_of, member
 
 class Told(Progress):
     @contextmanager
@@ -29,13 +29,14 @@ class Told(Progress):
 
 folder = Path(sys.argv[1])
 asked = onnx_graphs.report(io_dtype="fp32")
-try:
-    plan_from_onnx(
-        folder / "model.onnx", folder, "tensorrt-rtx", onnx_graphs.RTX, asked, progress=Told()
-    )
-    print("built")
-except KeyboardInterrupt:
-    print("interrupted", log_of(member("tensorrt-rtx")).errors)
+with log_of(member("tensorrt-rtx")).gathered() as said:
+    try:
+        plan_from_onnx(
+            folder / "model.onnx", folder, "tensorrt-rtx", onnx_graphs.RTX, asked, progress=Told()
+        )
+        print("built")
+    except KeyboardInterrupt:
+        print("interrupted", said.errors)
 """
 
 

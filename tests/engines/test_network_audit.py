@@ -7,13 +7,13 @@ import tiny_graphs
 from onnx import TensorProto
 from onnx_graphs import report
 
-from sam_deploy.engines import audit_network, member
-from sam_deploy.engines.log import log_of
+from sam_deploy.engines.audit import audit_network
 from sam_deploy.errors import PrecisionError
 from sam_deploy.manifest import IslandReport
 from sam_deploy.precision import to_fp16
-from sam_deploy.precision.quantize import FP8, INT8, insert_qdq, weighted_layers
+from sam_deploy.precision.quantize import FP8, INT8, weighted_layers
 from sam_deploy.rewrite_options import RewriteOptions
+from sam_deploy.tensorrt_family import log_of, member
 
 CONV = "stem.conv/Conv"
 ISLAND = IslandReport(match="stem", reason="a test")
@@ -21,12 +21,12 @@ ISLAND = IslandReport(match="stem", reason="a test")
 
 def audit(path, precision):
     rtx = member("tensorrt-rtx")
-    with log_of(rtx).of_one_build() as log:
-        builder = rtx.trt.Builder(log.logger)
+    with log_of(rtx).of_one_build() as said:
+        builder = rtx.trt.Builder(log_of(rtx).logger)
         typed = 1 << int(rtx.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(typed)
-        parser = rtx.trt.OnnxParser(network, log.logger)
-        assert parser.parse_from_file(str(path)), log.errors
+        parser = rtx.trt.OnnxParser(network, log_of(rtx).logger)
+        assert parser.parse_from_file(str(path)), said.errors
         audit_network(network, precision)
 
 
@@ -112,7 +112,7 @@ FORMS = [
 def test_real_graphs_with_every_weight_quantized(path, kind, grid, options):
     model = tiny_graphs.lower(tiny_graphs.case(kind, options))
     layers = weighted_layers(model.graph)
-    insert_qdq(model.graph, layers, {layer.activation.name: 1.0 for layer in layers}, grid)
+    graphs.quantize(model.graph, layers, grid)
     to_fp16(model)
     path.write_bytes(tiny_graphs.ir.to_proto(model).SerializeToString())
     names = [layer.node.name for layer in layers]

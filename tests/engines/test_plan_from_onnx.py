@@ -15,7 +15,7 @@ from sam_deploy.errors import CheckFailed, GraphSpecError, InputError, MachineEr
 from sam_deploy.manifest import IslandReport
 from sam_deploy.plans import BatchProfile, PlanOptions
 from sam_deploy.precision import audit_precision, to_fp16
-from sam_deploy.precision.quantize import FP8, INT8, insert_qdq, weighted_layers
+from sam_deploy.precision.quantize import FP8, INT8, weighted_layers
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Island
 
@@ -236,7 +236,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 def test_a_real_graph_builds_quantized(tmp_path, kind, grid):
     model = tiny_graphs.graph(kind)
     layers = [layer for layer in weighted_layers(model.graph) if layer.kind in ("linear", "conv")]
-    insert_qdq(model.graph, layers, {layer.activation.name: 1.0 for layer in layers}, grid)
+    graphs.quantize(model.graph, layers, grid)
     to_fp16(model)
     path = tmp_path / "model.onnx"
     path.write_bytes(tiny_graphs.ir.to_proto(model).SerializeToString())

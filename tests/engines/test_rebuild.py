@@ -1,14 +1,17 @@
+import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import msgspec
 import onnx_graphs
 import pytest
 from onnx_graphs import RTX
 
-from sam_deploy.bundle import read_bundle
-from sam_deploy.engines import installed, rebuild
+from sam_deploy.bundle import read_bundle, staged
+from sam_deploy.engines import rebuild
 from sam_deploy.errors import BundleError, InputError, MachineError
 from sam_deploy.plans import BatchProfile, PlanOptions
 
@@ -27,9 +30,8 @@ def test_the_missing_plan_is_added_and_the_rest_stays(bundle):
     assert after.plans == [plan]
     assert after.files.keys() - before.files.keys() == {plan.file}
     assert all(after.files[file] == info for file, info in before.files.items())
-    assert after.versions["tensorrt-rtx"] == plan.version
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
-    assert ("tensorrt" in done.skipped) == ("tensorrt" not in installed())
+    assert ("tensorrt" in done.skipped) == (find_spec("tensorrt") is None)
 
 
 def test_a_plan_that_is_there_is_kept(bundle):
@@ -62,12 +64,57 @@ def test_a_damaged_bundle_is_not_rebuilt(bundle):
         rebuild(bundle)
 
 
+def test_a_bundle_that_another_writes_to_is_not_rebuilt(bundle):
+    before = read_bundle(bundle)
+    with staged(bundle) as folder:
+        (folder / "model.onnx").write_text("the first one's")
+        with pytest.raises(InputError, match="another export is writing to"):
+            rebuild(bundle, RTX)
+        assert (folder / "model.onnx").read_text() == "the first one's"
+    assert read_bundle(bundle) == before
+    assert len(rebuild(bundle, RTX).built) == 1
+
+
+def test_a_bundle_that_changes_while_it_is_copied_is_not_mixed(bundle, monkeypatch):
+    copied = shutil.copyfile
+
+    def changed(source, target):
+        copied(source, target)
+        if source.name == "parity.json":
+            target.write_text("{}")
+
+    monkeypatch.setattr(shutil, "copyfile", changed)
+    before = read_bundle(bundle)
+    with pytest.raises(BundleError, match=r"changed while it was copied\. Nothing was rebuilt"):
+        rebuild(bundle, RTX)
+    assert read_bundle(bundle) == before
+
+
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="only root mounts")
+def test_a_disk_without_room_for_the_plan_leaves_the_bundle(bundle, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    needed = sum(path.stat().st_size for path in bundle.iterdir())
+    room = 2 * needed + 128 * 1024  # for the bundle and its copy; the plan takes more
+    command = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", disk]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        full = Path(shutil.copytree(bundle, disk / bundle.name))
+        with pytest.raises(MachineError, match=r"cannot write to .*No space left.* Free some"):
+            rebuild(full, RTX)
+        assert read_bundle(full) == read_bundle(bundle)
+        assert [path.name for path in disk.iterdir()] == [full.name]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_a_refusal_leaves_the_bundle_as_it_was(bundle):
     before = read_bundle(bundle)
     options = PlanOptions(engines=["tensorrt-rtx"], compute_capabilities=["9.9"])
     with pytest.raises(InputError, match=r"compute capability 9\.9"):
         rebuild(bundle, options)
-    if "tensorrt" not in installed():
+    if find_spec("tensorrt") is None:
         with pytest.raises(MachineError, match="is not installed"):
             rebuild(bundle, PlanOptions(engines=["tensorrt"]))
     assert read_bundle(bundle) == before

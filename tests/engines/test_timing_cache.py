@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sam_deploy.engines import member
 from sam_deploy.engines.cache import read_cache, timing_cache_path, update_cache
-from sam_deploy.engines.log import log_of
 from sam_deploy.engines.timing import use_timings
+from sam_deploy.tensorrt_family import log_of, member
 
 ADDED = 25
 
@@ -84,8 +83,8 @@ def test_a_failure_within_leaves_the_old_content(path):
 def test_the_builders_own_cache_goes_there_and_back(path):
     """TensorRT-RTX has the same classes, and nothing in them."""
     rtx = member("tensorrt-rtx")
-    with log_of(rtx).of_one_build() as log:
-        builder = rtx.trt.Builder(log.logger)
+    with log_of(rtx).of_one_build():
+        builder = rtx.trt.Builder(log_of(rtx).logger)
         for _ in range(2):
             notes = []
             keep = use_timings(builder.create_builder_config(), path, notes)

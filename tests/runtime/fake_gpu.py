@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -111,10 +112,10 @@ class OnGpu:
 
 
 class FakeContext:
-    """An execution context of y = 2 x, float32, on the streams of `gpu`."""
+    """An execution context of y = 2 x, float32, on the streams of `gpu`; it complains to `log`."""
 
-    def __init__(self, gpu):
-        self.gpu, self.shapes, self.addresses = gpu, {}, {}
+    def __init__(self, gpu, log):
+        self.gpu, self.log, self.shapes, self.addresses = gpu, log, {}, {}
         self.fails = False
 
     def set_input_shape(self, name, shape):
@@ -130,6 +131,8 @@ class FakeContext:
 
     def execute_async_v3(self, handle):
         self.gpu.said.append("enqueue")
+        if self.fails or not self.gpu.capturable:
+            self.log.logger.log(_Logger.ERROR, "a reason")
         (stream,) = [s for s in self.gpu.held if s.kind == "stream" and s.handle == handle]
         x, y = (self._array(name) for name in ("x", "y"))
         stream.put(lambda: np.multiply(x, 2, out=y))
@@ -140,3 +143,11 @@ class FakeContext:
         shape = self.shapes["x"]
         floats = ctypes.c_float * int(np.prod(shape))
         return np.ctypeslib.as_array(floats.from_address(self.addresses[name])).reshape(shape)
+
+
+class _Logger:
+    ERROR, INTERNAL_ERROR, WARNING = "error", "internal error", "warning"
+
+
+fake_tensorrt = SimpleNamespace(ILogger=_Logger)
+"""All of TensorRT's module that a log needs."""

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from fake_gpu import FakeContext, FakeGpu, OnGpu
+from fake_gpu import FakeContext, FakeGpu, OnGpu, fake_tensorrt
 
 from sam_deploy.errors import InputError, MachineError
 from sam_deploy.manifest import TensorSpec
 from sam_deploy.plans import BatchProfile
 from sam_deploy.runtime.execution import Execution, Graphs
 from sam_deploy.runtime.inputs import check_batch
+from sam_deploy.tensorrt_family import Log
 
 X = TensorSpec(name="x", dtype="float32", dims=["batch", 3])
 Y = TensorSpec(name="y", dtype="float32", dims=["batch", 3])
@@ -20,13 +21,14 @@ def gpu():
 @pytest.fixture
 def make(gpu):
     def make(**graphs):
+        log = Log(fake_tensorrt)
         return Execution(
-            FakeContext(gpu),
+            FakeContext(gpu, log),
             gpu,
             [X],
             [Y],
             check=lambda shapes: check_batch(shapes, [X], BatchProfile(min=1, opt=2, max=4)),
-            reason=lambda: "a reason",
+            log=log,
             graphs=Graphs(**graphs),
         )
 

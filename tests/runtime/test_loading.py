@@ -145,15 +145,9 @@ def test_tensorrt_that_is_not_installed_is_named_with_the_remedy(planned, monkey
         load(planned, "tensorrt")
 
 
-def test_a_module_that_is_missing_or_broken_is_lacking(monkeypatch):
-    from sam_deploy.runtime.flavours import flavour_module
-
-    flavour_module.cache_clear()
+def test_a_module_that_is_missing_is_lacking(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    try:
-        machine = find_machine(["tensorrt-rtx"])
-    finally:
-        flavour_module.cache_clear()
+    machine = find_machine(["tensorrt-rtx"])
     assert machine.versions == {}
     assert "TensorRT-RTX is not installed. Run: pip install" in machine.lacking["tensorrt-rtx"]
 
@@ -177,7 +171,9 @@ def test_another_version_is_refused_before_a_byte_is_read(
     copied = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     with_plan(copied, plan_data, version="1.3.0.35")
     monkeypatch.setattr("sam_deploy.runtime.loading.read_plan", lambda *_: pytest.fail("was read"))
-    said = f"was built for TensorRT-RTX 1.3.0.35 on its default GPUs, this machine has .*{VERSION}"
+    said = (
+        f"was built for TensorRT-RTX 1.3.0.35 on SM80, .* and later, this machine has .*{VERSION}"
+    )
     with pytest.raises(MachineError, match=said):
         load(copied, "tensorrt-rtx")
 
@@ -198,6 +194,15 @@ def test_a_plan_of_another_flavour_in_its_place(
         load(copied, "tensorrt")
     with pytest.raises(BundleError, match=said):  # and nothing takes over: the bundle is wrong
         load(copied, ["tensorrt", "onnxruntime"])
+
+
+def test_a_plan_renamed_to_anothers_place(planned, tmp_path, no_runtime):
+    copied = shutil.copytree(planned, tmp_path / "bundle")
+    (plan,) = (copied / "plans").iterdir()
+    plan.rename(plan.with_name("tensorrt-10.16.1.11-sm89.plan"))
+    for backend in BACKENDS:
+        with pytest.raises(BundleError, match=r"plan: missing\n.*sm89\.plan: not in the manifest"):
+            load(copied, backend)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])

@@ -64,13 +64,30 @@ def plan(flavour="tensorrt", version="10.16.1.11", capabilities=("8.9",), **chan
             plan("tensorrt-rtx", "1.7.1.116", []),
             "1.8.0.1",
             ADA,
-            "built for TensorRT-RTX 1.7.1.116 on its default GPUs, "
+            "built for TensorRT-RTX 1.7.1.116 on SM80, SM86, SM89, SM120 and later, "
             "this machine has TensorRT-RTX 1.8.0.1 on SM89",
+        ),
+        (
+            plan("tensorrt-rtx", "1.7.1.116", []),
+            "1.7.1.116",
+            HOPPER,
+            "built for TensorRT-RTX 1.7.1.116 on SM80, SM86, SM89, SM120 and later, "
+            "this machine has TensorRT-RTX 1.7.1.116 on SM90",
         ),
     ],
 )
 def test_a_plan_runs_on_its_version_and_gpus_alone(wanted, version, gpu, said):
     assert misfit(wanted, Machine({wanted.flavour: version}, gpu)) == said
+
+
+@pytest.mark.parametrize(
+    ("capability", "fits"),
+    [("7.5", False), ("8.0", True), ("8.6", True), ("8.7", False), ("9.0", False), ("10.0", False),
+     ("12.0", True), ("12.1", True), ("13.0", True)],
+)  # fmt: skip
+def test_the_default_of_tensorrt_rtx(capability, fits):
+    machine = Machine({"tensorrt-rtx": "1.7"}, GpuInfo("a GPU", capability))
+    assert (misfit(plan("tensorrt-rtx", "1.7", []), machine) is None) == fits
 
 
 def test_what_the_machine_lacks_is_said_first():
@@ -138,3 +155,11 @@ def test_the_first_that_fits_is_taken(manifest_with, tmp_path):
 def test_none_that_fits(manifest_with, tmp_path, plans, machine, said):
     with pytest.raises(MachineError, match=said):
         fitting_plan(manifest_with(*plans), "tensorrt", machine, tmp_path)
+
+
+def test_a_gpu_that_tensorrt_rtx_builds_for_when_asked(manifest_with, tmp_path):
+    turing = Machine({"tensorrt-rtx": "1.7"}, GpuInfo("a Turing GPU", "7.5"))
+    bundle = manifest_with(plan("tensorrt-rtx", "1.7", []))
+    said = rf"on SM75: run `sam-export --rebuild {tmp_path} --compute-capability 7\.5`$"
+    with pytest.raises(MachineError, match=said):
+        fitting_plan(bundle, "tensorrt-rtx", turing, tmp_path)

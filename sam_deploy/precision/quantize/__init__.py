@@ -1,14 +1,15 @@
 """FP32 to INT8 or FP8: which layers, over which ranges, smoothed, as explicit Q/DQ."""
 
 from sam_deploy.precision.quantize.grids import FP8, INT8, Grid
-from sam_deploy.precision.quantize.layers import Layer, channel_axis, weighted_layers
+from sam_deploy.precision.quantize.layers import Layer, weighted_layers
 from sam_deploy.precision.quantize.observe import (
     channel_maxima,
     observe,
     write_channels,
     write_observed,
 )
-from sam_deploy.precision.quantize.policy import layers_to_quantize
+from sam_deploy.precision.quantize.places import Places, places_of
+from sam_deploy.precision.quantize.policy import is_below, layers_to_quantize
 from sam_deploy.precision.quantize.qdq import insert_qdq
 from sam_deploy.precision.quantize.smoothing import smooth, smoothable
 from sam_deploy.precision.quantize.thresholds import threshold
@@ -19,12 +20,14 @@ __all__ = [
     "INT8",
     "Grid",
     "Layer",
+    "Places",
     "QuantizedWeight",
-    "channel_axis",
     "channel_maxima",
     "insert_qdq",
+    "is_below",
     "layers_to_quantize",
     "observe",
+    "places_of",
     "quantized_weight",
     "smooth",
     "smoothable",

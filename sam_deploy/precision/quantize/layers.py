@@ -46,13 +46,6 @@ class Layer:
         """How many groups a convolution has; 1 for every other layer."""
         return _integer(self.node, "group", 1)
 
-    @property
-    def is_matrix(self) -> bool:
-        """Whether it multiplies each place of its input by one matrix."""
-        shape = list(self.weight.shape or ())
-        ungrouped = _integer(self.node, "group", 1) == 1
-        return ungrouped and all(size == 1 for size in shape[2:])
-
 
 def weighted_layers(graph: ir.Graph) -> list[Layer]:
     """Every convolution, Gemm and MatMul by an initializer, in the order of the graph."""

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from sam_deploy.errors import InputError
 from sam_deploy.precision.quantize.observed import Observed
+from sam_deploy.precision.quantize.places import Places
 from sam_deploy.precision.quantize.smoothing import Smoothable
 from sam_deploy.runner import Array, FloatArray, Runner
 
@@ -64,9 +65,11 @@ def _take(graph: onnx.GraphProto, name: str, wanted: Mapping[str, tuple[int, ...
 
 
 def observe(
-    runner: Runner, batches: Iterable[Mapping[str, Array]], axes: Mapping[str, int]
+    runner: Runner,
+    batches: Iterable[Mapping[str, Array]],
+    readers: Mapping[str, Sequence[Places]],
 ) -> dict[str, Observed]:
-    """What each activation is over all `batches`, by its name; `axes` are those of channels.
+    """What each activation is over all `batches`, by its name; `readers` say how it is read.
 
     Raises:
         InputError: an activation is not finite, or there were no batches.
@@ -75,7 +78,7 @@ def observe(
     for batch in batches:
         for name, array in runner.run(batch).items():
             try:
-                gathered.setdefault(name, Observed(axes.get(name))).update(array)
+                gathered.setdefault(name, Observed(readers.get(name, ()))).update(array)
             except ValueError as error:
                 raise _not_finite(name, error) from None
     if not gathered:

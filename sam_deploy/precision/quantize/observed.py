@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
 from sam_deploy.precision.quantize.histogram import Histogram
+from sam_deploy.precision.quantize.places import Places
 from sam_deploy.runner import Array
 
-_MOST_CHANNELS = 4096
 _ROWS = 1024  # of each batch: enough to learn from, a fraction of the graph's own work
 
 
 class Observed:
-    """An activation: how large its values are, and how its channels go together.
+    """An activation: how large its values are, and how the inputs of its readers go together."""
 
-    `axis` is that of its channels; without it, or with more than 4096 of them, only the sizes of
-    values are gathered.
-    """
-
-    def __init__(self, axis: int | None = None) -> None:
+    def __init__(self, readers: Iterable[Places] = ()) -> None:
         self.histogram = Histogram()
-        self._axis = axis
-        self._products: npt.NDArray[np.float64] | None = None
-        self._rows = 0
+        self._products: dict[Places, npt.NDArray[np.float64]] = {}
+        self._rows = dict.fromkeys(readers, 0)
 
-    @property
-    def moments(self) -> npt.NDArray[np.float64] | None:
-        """The mean of x x' over all places x of the activation, (channels, channels)."""
-        return None if self._products is None else self._products / self._rows
+    def moments(self, reader: Places | None) -> npt.NDArray[np.float64] | None:
+        """The mean of x x' over the rows x that `reader` takes, (inputs, inputs), where known."""
+        if reader is None or reader not in self._products:
+            return None
+        return self._products[reader] / self._rows[reader]
 
     def update(self, x: Array) -> None:
         """Take in the values of `x`.
@@ -37,10 +35,10 @@ class Observed:
             ValueError: a value is NaN or infinite.
         """
         self.histogram.update(x)
-        if self._axis is None or x.shape[self._axis] > _MOST_CHANNELS:
-            return
-        rows = np.moveaxis(x, self._axis, -1).reshape(-1, x.shape[self._axis])
-        rows = rows[:: max(1, len(rows) // _ROWS)].astype(np.float64)
-        products = rows.T @ rows
-        self._products = products if self._products is None else self._products + products
-        self._rows += len(rows)
+        for reader in self._rows:
+            rows = reader.rows(x, _ROWS)
+            products = rows.T @ rows
+            if reader in self._products:
+                products += self._products[reader]
+            self._products[reader] = products
+            self._rows[reader] += len(rows)

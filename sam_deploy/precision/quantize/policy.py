@@ -19,7 +19,7 @@ def layers_to_quantize(
         PrecisionError: a path of the policy names no layer, or nothing is left to quantize.
     """
     for path in (*policy.quantize, *policy.keep):
-        if not any(_below(layer, path) for layer in layers):
+        if not any(is_below(layer, path) for layer in layers):
             known = ", ".join(dict.fromkeys(layer.path for layer in layers[:5]))
             raise PrecisionError(
                 f"quantization names {path!r}, which holds no layer with weights. Layers are "
@@ -37,10 +37,11 @@ def layers_to_quantize(
 
 
 def _is_chosen(layer: Layer, policy: Quantization) -> bool:
-    said = [(len(path), True) for path in policy.quantize if _below(layer, path)]
-    said += [(len(path), False) for path in policy.keep if _below(layer, path)]
+    said = [(len(path), True) for path in policy.quantize if is_below(layer, path)]
+    said += [(len(path), False) for path in policy.keep if is_below(layer, path)]
     return max(said)[1] if said else layer.kind in policy.kinds
 
 
-def _below(layer: Layer, path: str) -> bool:
+def is_below(layer: Layer, path: str) -> bool:
+    """Whether `layer` belongs to the module `path`, or is the node of that name."""
     return layer.path == path or layer.path.startswith(f"{path}.") or layer.name == path

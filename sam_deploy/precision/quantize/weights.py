@@ -29,14 +29,14 @@ def quantized_weight(
 ) -> QuantizedWeight:
     """The weight of `layer` in `grid`.
 
-    With `moments`, the mean of x x' over the layer's inputs x, a layer that multiplies each place
-    of its input by a matrix is rounded so that the errors of its output cancel.
+    With `moments`, the mean of x x' over the rows x that it reads, it is rounded so that the
+    errors of its output cancel.
     """
     assert layer.weight.const_value is not None
     weight = layer.weight.const_value.numpy().astype(np.float64)
     rows = np.moveaxis(weight, layer.output_axis, 0).reshape(weight.shape[layer.output_axis], -1)
     scale = fp16_scale(np.abs(rows).max(axis=1), grid)
-    if moments is not None and layer.is_matrix:
+    if moments is not None:
         units = rounded_together(rows, scale.astype(np.float64), moments, grid)
     else:
         units = grid.quantized(rows / scale[:, None])

@@ -1,13 +1,11 @@
-"""The TensorRT family: which members are installed, and which of them can build here."""
+"""A member of the TensorRT family, imported only when it is asked for."""
 
 from __future__ import annotations
 
-import importlib
-from importlib import metadata
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from sam_deploy.engines.gpu import first_gpu
 from sam_deploy.errors import MachineError
 from sam_deploy.plans import Flavour
 
@@ -29,16 +27,6 @@ class Member(NamedTuple):
         return f"{FULL_NAME[self.flavour]} {self.version}"
 
 
-def installed() -> dict[Flavour, str]:
-    """The version of each flavour whose package is here; none is imported, so it may yet fail."""
-    packages = metadata.packages_distributions()
-    return {
-        flavour: metadata.version(packages[module][0])
-        for flavour, module in _MODULE.items()
-        if find_spec(module) is not None and module in packages
-    }
-
-
 def member(flavour: Flavour) -> Member:
     """The flavour, imported.
 
@@ -50,7 +38,7 @@ def member(flavour: Flavour) -> Member:
     if find_spec(_MODULE[flavour]) is None:
         raise MachineError(f"{name} is not installed. {remedy}")
     try:
-        trt = importlib.import_module(_MODULE[flavour])
+        trt = import_module(_MODULE[flavour])
     except Exception as error:  # its libraries are fetched and loaded there: anything can go wrong
         raise MachineError(f"{name} is installed and does not import: {error}. {remedy}") from None
     version = str(trt.__version__)
@@ -59,19 +47,3 @@ def member(flavour: Flavour) -> Member:
         needed = ".".join(map(str, oldest))
         raise MachineError(f"{name} {version} is too old: {needed} or later is needed. {remedy}")
     return Member(trt, flavour, version)
-
-
-def require_builder(flavour: Flavour) -> Member:
-    """The flavour, able to build on this machine.
-
-    Raises:
-        MachineError: as `member`; or TensorRT, which builds on a GPU for that GPU, has none here.
-    """
-    found = member(flavour)
-    if flavour == "tensorrt" and first_gpu() is None:
-        raise MachineError(
-            f"{found.name} builds on the GPU that it builds for, and this machine has no NVIDIA "
-            "GPU or no driver. Build there with sam-export --rebuild, or take --engine "
-            "tensorrt-rtx, which needs none."
-        )
-    return found
