@@ -57,12 +57,14 @@ def _shown(data: Any, steps: list[str | int]) -> str:
 def _allowed(annotation: Any, steps: list[str | int]) -> tuple[Any, ...]:
     """The values of the `Literal` that a path into `annotation` ends at; () if it is none."""
     for step in steps:
+        if isinstance(step, int):  # into a list
+            annotation = next(iter(get_args(annotation)), None)
+            continue
         struct = _struct_in(annotation)
         if struct is None:
             return ()
-        if isinstance(step, str):
-            fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-            annotation = fields[step].type
+        fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+        annotation = fields[step].type
     candidates = [annotation, *getattr(annotation, "__args__", ())]
     return next((get_args(each) for each in candidates if get_origin(each) is Literal), ())
 

@@ -16,7 +16,10 @@ RECIPE = 'model = "smt_t"\nimage_size = [224, 224]\nprecision = "fp16"\n'
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (('"fp16"', '"fp61"'), "precision: expected one of 'fp32', 'fp16', 'int8', 'fp8', got 'fp61'"),
+        (
+            ('"fp16"', '"fp61"'),
+            "precision: expected one of 'fp32', 'fp16', 'int8', 'fp8', got 'fp61'",
+        ),
         (('"fp16"', "16"), "precision: expected one of 'fp32', 'fp16', 'int8', 'fp8', got 16"),
         (("[224, 224]", "[224, 16]"), "image size 224x16 is below 32x32 pixels"),
         (("[224, 224]", '[224, "224"]'), "image_size[1]: Expected `int`, got `str`"),

@@ -32,9 +32,11 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+# as for random weights, whose classes are nearly tied
+UNTRAINED = {"relative_rms": 0.1, "max_error": 0.1, "cosine": 0.99, "top1_agreement": 0.5}
 CASES = {
     "int8": {"precision": "int8"},
-    "fp8": {"precision": "fp8"},
+    "fp8": {"precision": "fp8", "tolerances": UNTRAINED},
     "batch": {"precision": "int8", "batch": 5, "io_dtype": "fp16"},
 }
 

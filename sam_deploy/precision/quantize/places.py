@@ -17,7 +17,7 @@ _MOST_INPUTS = 4096  # their products are as many squared
 
 
 class Places(NamedTuple):
-    """How a layer reads its activation. `pads` are top, left, bottom, right; (1, 1) is no window.
+    """How a layer reads its activation. `pads` are top, left, bottom, right. The defaults are no window.
 
     `axis` is that of the activation's channels.
     """
@@ -31,7 +31,7 @@ class Places(NamedTuple):
         """Of the activation `x` the rows (places, inputs), `most` at most and evenly spread; the
         inputs are in the order of the weight's axes behind that of its outputs.
         """
-        if self.kernel == (1, 1) and self.strides == (1, 1):
+        if self == Places(self.axis):
             places = np.moveaxis(x, self.axis, -1).reshape(-1, x.shape[self.axis])
             return places[_spread(len(places), most)].astype(np.float64)
         top, left, bottom, right = self.pads
