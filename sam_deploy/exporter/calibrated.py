@@ -43,6 +43,8 @@ from sam_deploy.quantization import (
 from sam_deploy.recipe import Precision, Recipe
 from sam_deploy.runtime import OnnxRunner
 
+# How many rows of each layer's input tell how they go together: over all samples, of a batch.
+_ROWS, _LEAST_ROWS = 16384, 16
 GRIDS: dict[Precision, Grid] = {"int8": INT8, "fp8": FP8}
 
 
@@ -101,7 +103,8 @@ def calibrate(
         runner = OnnxRunner(path, in_file_order=True)
         readers = _readers(chosen) if policy.rounding == "together" else {}
         batches = used.over(samples).filled(recipe.batch, PARITY_BATCH, counted)
-        found = observe(runner, batches, readers)
+        number = -(-samples.count // (recipe.batch or PARITY_BATCH))
+        found = observe(runner, batches, readers, max(_ROWS // number, _LEAST_ROWS))
     path.unlink()
     with progress.stage("round", len(chosen)) as advance:
         ranges = {name: threshold(one.histogram, policy, grid) for name, one in found.items()}

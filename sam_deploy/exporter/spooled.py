@@ -82,6 +82,8 @@ def _fitting(value: Any, like: Array, where: str) -> Array:
     if array.ndim != like.ndim or array.shape[1:] != like.shape[1:]:
         expected = ", ".join(["batch", *map(str, like.shape[1:])])
         raise InputError(f"{where} has shape {array.shape}; expected ({expected}).")
-    if not np.can_cast(array.dtype, like.dtype, "same_kind"):
-        raise InputError(f"{where} is {array.dtype}; expected {like.dtype}.")
+    floats = like.dtype.kind == "f"  # integers would be pixels that nobody normalised
+    if not np.can_cast(array.dtype, like.dtype, "same_kind") or floats != (array.dtype.kind == "f"):
+        preprocessed = ", preprocessed as the model expects" if floats else ""
+        raise InputError(f"{where} is {array.dtype}; expected {like.dtype}{preprocessed}.")
     return array.astype(like.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import onnx_ir as ir
 from sam_deploy.bundle import MODEL, bundle_path, check_target, publish, set_aside, staged
 from sam_deploy.errors import CheckFailed
 from sam_deploy.exporter.artefact import Artefact, Workplace, make_artefact
-from sam_deploy.exporter.calibration_data import Data, data_for
+from sam_deploy.exporter.best import best_artefact
+from sam_deploy.exporter.calibration_data import data_for
 from sam_deploy.exporter.known import known_subject
 from sam_deploy.exporter.manifest_of import manifest_of
 from sam_deploy.exporter.notes import Notes
@@ -21,7 +22,6 @@ from sam_deploy.exporter.own import factory_subject
 from sam_deploy.exporter.plans import flavours_for
 from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.subject import Subject
-from sam_deploy.exporter.verdict import in_floats
 from sam_deploy.lowering import check_graph, check_traps, onnx_from_module
 from sam_deploy.manifest import Manifest
 from sam_deploy.progress import Progress
@@ -101,8 +101,8 @@ def export_subject(
             notes.give(skipped)
             graph, rewrites = _lowered(subject, recipe, pipeline, notes)
             place = Workplace(target.name, folder, work, flavours, notes)
-            made = make_artefact(graph.clone(), subject, recipe, request, data, place)
-            made = _best(made, graph, subject, request, data, place)
+            make = best_artefact if request.ship_best else make_artefact
+            made = make(graph, subject, recipe, request, data, place)
             shutil.rmtree(work)
             with notes.progress.stage("bundle"):
                 manifest = _manifest(target, subject, rewrites, made, folder)
@@ -143,28 +143,6 @@ def _lowered(
         )
         check_graph(graph, static)
     return graph, rewrites
-
-
-def _best(
-    made: Artefact,
-    graph: ir.Model,
-    subject: Subject,
-    request: Request,
-    data: Data,
-    place: Workplace,
-) -> Artefact:
-    """`made`, or with `ship_best` the same model in floats where those are as fast."""
-    measured = next((verdict for verdict in made.verdicts if verdict.ship is not None), None)
-    if not request.ship_best or measured is None or measured.ship == made.recipe.precision:
-        return made
-    assert measured.ship is not None
-    place.notes.give([measured.text])
-    for path in place.folder.iterdir():
-        if path != place.work:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    recipe = in_floats(made.recipe, measured.ship)
-    floats = make_artefact(graph, subject, recipe, Request(), Data(data.validation), place)
-    return replace(floats, verdicts=made.verdicts)
 
 
 def _manifest(

@@ -71,6 +71,8 @@ def _fitting(path: Path, name: str, array: Array, like: Array) -> Array:
     if array.shape[1:] != like.shape[1:] or array.ndim != like.ndim:
         expected = ", ".join(["samples", *map(str, like.shape[1:])])
         raise InputError(f"{name} in {path} has shape {array.shape}; expected ({expected}).")
-    if not np.can_cast(array.dtype, like.dtype, "same_kind"):
-        raise InputError(f"{name} in {path} is {array.dtype}; expected {like.dtype}.")
+    floats = like.dtype.kind == "f"  # integers would be pixels that nobody normalised
+    if not np.can_cast(array.dtype, like.dtype, "same_kind") or floats != (array.dtype.kind == "f"):
+        preprocessed = ", preprocessed as the model expects" if floats else ""
+        raise InputError(f"{name} in {path} is {array.dtype}; expected {like.dtype}{preprocessed}.")
     return array.astype(like.dtype)

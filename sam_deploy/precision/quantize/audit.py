@@ -18,6 +18,7 @@ def qdq_problems(model: onnx.ModelProto, listed: Collection[str], dtype: int) ->
     UINT8 for INT8), with finite scales above 0; both inputs of a listed node must come from a DQ.
     """
     weights = {weight.name: weight for weight in model.graph.initializer}
+    quantizers = {n.output[0]: n for n in model.graph.node if n.op_type == "QuantizeLinear"}
     dequantized = {
         node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
     }
@@ -26,6 +27,9 @@ def qdq_problems(model: onnx.ModelProto, listed: Collection[str], dtype: int) ->
         names.add(node.name)
         if node.op_type in _PAIR:
             yield from _pair_problems(node, weights, dtype)
+            maker = quantizers.get(node.input[0])
+            if maker is not None and maker.input[1:3] != node.input[1:3]:
+                yield f"{node.name} has another scale or zero point than {maker.name}"
             continue
         read = [name in dequantized for name in node.input]
         if node.name in listed and not (len(read) > 1 and all(read[:2])):

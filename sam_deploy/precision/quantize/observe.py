@@ -68,8 +68,10 @@ def observe(
     runner: Runner,
     batches: Iterable[Mapping[str, Array]],
     readers: Mapping[str, Sequence[Places]],
+    rows: int,
 ) -> dict[str, Observed]:
-    """What each activation is over all `batches`, by its name; `readers` say how it is read.
+    """What each activation is over all `batches`, by its name; `readers` say how it is read, and
+    `rows` at most of each batch are looked at for how they go together.
 
     Raises:
         InputError: an activation is not finite, or there were no batches.
@@ -78,7 +80,7 @@ def observe(
     for batch in batches:
         for name, array in runner.run(batch).items():
             try:
-                gathered.setdefault(name, Observed(readers.get(name, ()))).update(array)
+                gathered.setdefault(name, Observed(readers.get(name, ()), rows)).update(array)
             except ValueError as error:
                 raise _not_finite(name, error) from None
     if not gathered:

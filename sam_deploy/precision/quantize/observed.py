@@ -11,14 +11,16 @@ from sam_deploy.precision.quantize.histogram import Histogram
 from sam_deploy.precision.quantize.places import Places
 from sam_deploy.runner import Array
 
-_ROWS = 1024  # of each batch: enough to learn from, a fraction of the graph's own work
-
 
 class Observed:
-    """An activation: how large its values are, and how the inputs of its readers go together."""
+    """An activation: how large its values are, and how the inputs of its readers go together.
 
-    def __init__(self, readers: Iterable[Places] = ()) -> None:
+    Of each batch at most `rows` are looked at for each of the `readers`.
+    """
+
+    def __init__(self, readers: Iterable[Places] = (), rows: int = 1024) -> None:
         self.histogram = Histogram()
+        self._most = rows
         self._products: dict[Places, npt.NDArray[np.float64]] = {}
         self._rows = dict.fromkeys(readers, 0)
 
@@ -36,8 +38,8 @@ class Observed:
         """
         self.histogram.update(x)
         for reader in self._rows:
-            rows = reader.rows(x, _ROWS)
-            products = rows.T @ rows
+            rows = reader.rows(x, self._most)
+            products = (rows.T @ rows).astype(np.float64)
             if reader in self._products:
                 products += self._products[reader]
             self._products[reader] = products

@@ -17,9 +17,9 @@ _MOST_INPUTS = 4096  # their products are as many squared
 
 
 class Places(NamedTuple):
-    """How a layer reads its activation. `pads` are top, left, bottom, right. The defaults are no window.
+    """How a layer reads its activation: one place at a time, or in windows.
 
-    `axis` is that of the activation's channels.
+    `axis` is that of the activation's channels, `pads` are top, left, bottom, right.
     """
 
     axis: int
@@ -27,13 +27,13 @@ class Places(NamedTuple):
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
-    def rows(self, x: Array, most: int) -> npt.NDArray[np.float64]:
+    def rows(self, x: Array, most: int) -> npt.NDArray[np.float32]:
         """Of the activation `x` the rows (places, inputs), `most` at most and evenly spread; the
         inputs are in the order of the weight's axes behind that of its outputs.
         """
         if self == Places(self.axis):
             places = np.moveaxis(x, self.axis, -1).reshape(-1, x.shape[self.axis])
-            return places[_spread(len(places), most)].astype(np.float64)
+            return places[_spread(len(places), most)].astype(np.float32)
         top, left, bottom, right = self.pads
         padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.kernel, axis=(2, 3))
@@ -41,7 +41,7 @@ class Places(NamedTuple):
         by_place = windows[:, :, ::down, ::across].transpose(0, 2, 3, 1, 4, 5)
         count = int(np.prod(by_place.shape[:3]))
         taken = np.unravel_index(_spread(count, most), by_place.shape[:3])
-        return by_place[taken].reshape(len(taken[0]), -1).astype(np.float64)
+        return by_place[taken].reshape(len(taken[0]), -1).astype(np.float32)
 
 
 def places_of(layer: Layer) -> Places | None:
