@@ -12,27 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sam_deploy.exporter import Export, export
+    from sam_deploy.plans import BatchProfile, PlanOptions
     from sam_deploy.preprocess import Preprocessing
+    from sam_deploy.quantization import Quantization
     from sam_deploy.recipe import Island, Tolerances
     from sam_deploy.rewrite_options import RewriteOptions
     from sam_deploy.runtime import Engine, load
 
 __version__ = version("sam-deploy")
 __all__ = [
+    "BatchProfile",
     "Engine",
     "Export",
     "Island",
+    "PlanOptions",
     "Preprocessing",
+    "Quantization",
     "RewriteOptions",
     "Tolerances",
     "export",
     "load",
 ]
 _HOMES = {
+    "BatchProfile": "plans",
     "Engine": "runtime",
     "Export": "exporter",
     "Island": "recipe",
+    "PlanOptions": "plans",
     "Preprocessing": "preprocess",
+    "Quantization": "quantization",
     "RewriteOptions": "rewrite_options",
     "Tolerances": "recipe",
     "export": "exporter",

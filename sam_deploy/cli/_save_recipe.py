@@ -10,27 +10,33 @@ import msgspec
 
 from sam_deploy.errors import InputError
 from sam_deploy.quantization import SYNTHETIC
-from sam_deploy.recipe import Recipe
+from sam_deploy.recipe import QUANTIZED, Recipe
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Refuse a file that is there, or whose folder is not, before the work begins.
+    """Refuse what is no recipe's name, a file that is there, or whose folder is not, before the
+    work begins.
 
     Raises:
         InputError: saying which.
     """
+    if path.suffix != ".toml" or path.is_dir():
+        raise InputError(f"--save-recipe {path}: expected the name of a .toml file.")
     if path.exists() and not force:
         raise InputError(f"{path} exists. Choose another name, or replace it with --force.")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to save the recipe in.")
 
 
-def save_recipe(asked: Recipe, decided: Recipe, path: Path) -> None:
+def save_recipe(asked: Recipe, decided: Recipe, data: Path | None, path: Path) -> None:
     """Write `asked` to `path` with the precision, tolerances and quantization of `decided`.
 
-    Its paths become relative to the file; lines with default values are left out.
+    Where INT8 or FP8 was calibrated on a part of `data`, that folder is named as its calibration.
+    Paths become relative to the file; lines with default values are left out.
     """
     import tomli_w
+
+    calibration = asked.calibration or (None if data is None else str(data))
 
     recipe = msgspec.structs.replace(
         asked,
@@ -39,14 +45,14 @@ def save_recipe(asked: Recipe, decided: Recipe, path: Path) -> None:
         quantization=decided.quantization,
         io_dtype=decided.io_dtype,
         islands=decided.islands,
-        calibration=asked.calibration if decided.quantization or decided.calibration else None,
+        calibration=calibration if decided.precision in QUANTIZED else None,
     )
-    data = _plain(recipe)
+    lines = _plain(recipe)
     for key in ("weights", "class_names", "calibration"):
-        if key in data and data[key] != SYNTHETIC:
-            data[key] = os.path.relpath(data[key], path.parent)
+        if key in lines and lines[key] != SYNTHETIC:
+            lines[key] = os.path.relpath(lines[key], path.parent)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(tomli_w.dumps(data), encoding="utf-8")
+    partial.write_text(tomli_w.dumps(lines), encoding="utf-8")
     partial.replace(path)
 
 

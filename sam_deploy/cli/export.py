@@ -34,7 +34,7 @@ def _export(arguments: argparse.Namespace) -> None:
         print_json(names) if arguments.json else print_rows([(name, "") for name in names])
         return
     if arguments.rebuild is not None:
-        rebuild_bundle(arguments)
+        rebuild_bundle(arguments, _parser())
         return
     recipe = recipe_from_args(arguments)
     if arguments.save_recipe is not None:
@@ -69,7 +69,7 @@ def _export(arguments: argparse.Namespace) -> None:
         progress=StderrProgress(),
     )
     if arguments.save_recipe is not None:
-        save_recipe(recipe, done.manifest.recipe, arguments.save_recipe)
+        save_recipe(recipe, done.manifest.recipe, arguments.data, arguments.save_recipe)
     if arguments.json:
         print_json({"bundle": str(done.bundle), "manifest": done.manifest})
     else:
@@ -157,7 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         "--max-drop",
         type=float,
         metavar="POINTS",
-        help="keep the costliest layers in FP16 until top-1 agreement with FP32 drops by no more",
+        help="keep the costliest layers in FP16 until top-1 agreement with FP32 drops by no more "
+        "(without classes: until the relative RMS is as many per cent)",
     )
     quantized.add_argument(
         "--ship",

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from sam_deploy.bundle import MODEL, QUANTIZATION
 from sam_deploy.exporter.calibration_data import Data
-from sam_deploy.exporter.gate import hold, of_samples
+from sam_deploy.exporter.gate import hold, in_other_hosts, of_samples
 from sam_deploy.exporter.notes import Notes
 from sam_deploy.exporter.plan_gate import hold_plans
 from sam_deploy.exporter.plans import build_plans
@@ -92,6 +92,8 @@ def make_artefact(
         precision = _reported(precision, costs, search, place)
     parity = hold(subject, recipe, data.validation, inputs, outputs, place.folder, progress)
     notes.give(of_samples(data.validation, parity.samples))
+    if measured.calibrated is not None:
+        notes.give(in_other_hosts(place.folder / MODEL, recipe, data.validation))
     plans = build_plans(place.flavours, recipe.plans, precision, place.folder, progress)
     specs = (inputs, outputs)
     held = hold_plans(plans, subject, recipe, data.validation, specs, place.folder, progress)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from sam_deploy.agreement import relative_rms
 from sam_deploy.bundle import MODEL, PARITY
 from sam_deploy.errors import BundleError, CheckFailed
 from sam_deploy.exporter.subject import Subject
@@ -16,6 +17,7 @@ from sam_deploy.parity import Samples, measure_parity
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
 from sam_deploy.runtime import OnnxRunner
+from sam_deploy.runtime.onnx_runner import BIAS_QUANTIZER
 
 PARITY_BATCH = 4
 
@@ -73,6 +75,24 @@ def of_samples(samples: Samples, used: int) -> list[str]:
             "Give more, as rows of the example inputs or as data."
         )
     return notes + samples.left_out()
+
+
+def in_other_hosts(path: Path, recipe: Recipe, samples: Samples) -> list[str]:
+    """Whether ONNX Runtime as other hosts start it spoils the quantized graph at `path`."""
+    x = next(samples.filled(recipe.batch, PARITY_BATCH, lambda rows: None))
+    ours, plain = OnnxRunner(path), OnnxRunner(path, plain=True)
+    given = {spec.name: x[spec.name].astype(spec.dtype) for spec in ours.inputs}
+    expected, found = ours.run(given), plain.run(given)
+    worst = max(
+        (relative_rms(found[n], a) for n, a in expected.items() if a.dtype.kind == "f"), default=0.0
+    )
+    if worst <= recipe.tolerances.relative_rms / 2:
+        return []
+    return [
+        "sam_deploy.load runs this model as it was checked; ONNX Runtime in other hosts rounds "
+        f"its biases (relative RMS {worst:.2g}) unless they create the session with "
+        f"disabled_optimizers=[{BIAS_QUANTIZER!r}]."
+    ]
 
 
 def _check_loads(path: Path) -> None:

@@ -108,7 +108,7 @@ class Sensitivity:
                 raise PrecisionError(
                     f"no set of layers stays within --max-drop {max_drop:g}: "
                     f"{costs[-1].group} alone, the least costly, drops "
-                    f"{drops[len(costs) - 1]:.3g}. Allow more, or export in FP16."
+                    f"{drops[len(costs) - 1]:.3g} {self._unit}. Allow more, or export in FP16."
                 )
             low, high = 0, len(costs) - 1  # high is within
             while low < high:
@@ -140,6 +140,10 @@ class Sensitivity:
     def _usable(self) -> int:
         """How many samples could be read, which calibration found out."""
         return self._samples.count - len(self._samples.unreadable)
+
+    @property
+    def _unit(self) -> str:
+        return "points of top-1 agreement" if self._classes else "per cent of relative RMS"
 
     def _drop(self, worst: OutputParity) -> float:
         if worst.top1_agreement is not None:

@@ -24,6 +24,8 @@ def spooled_samples(batches: Iterable[Any], examples: Arrays, folder: Path) -> S
     Raises:
         InputError: a batch is none of these or does not fit, or there are none.
     """
+    if hasattr(batches, "shape"):  # an array or tensor is one batch, not many
+        batches = [batches]
     try:
         given = iter(batches)
     except TypeError:

@@ -57,8 +57,11 @@ def arrays_in(path: Path, examples: Arrays) -> Arrays:
             found = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give an .npz or a folder of images.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise InputError(
+            f"{path} cannot be read as an .npz of plain arrays: it is damaged, of another format, "
+            "or holds Python objects. Write it with numpy.savez."
+        ) from None
     if set(found) != set(examples):
         raise InputError(
             f"{path} holds {', '.join(sorted(found)) or 'nothing'}; expected an array for each "

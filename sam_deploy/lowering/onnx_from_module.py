@@ -141,10 +141,14 @@ def _name_batch(graph: ir.Graph) -> None:
     first = next(shape for value in graph.inputs if (shape := value.shape) is not None)
     traced = re.compile(rf"\b{first[0]}\b")
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
-    for shape in (value.shape for value in values if value.shape is not None):
-        for axis, size in enumerate(shape):
-            if isinstance(size, ir.SymbolicDim) and size.value:
-                shape[axis] = traced.sub(BATCH, size.value)  # also in products: 49*s77
+    for value in values:
+        if value.shape is not None:  # a new one: values may share one, or have one that is frozen
+            value.shape = ir.Shape(
+                traced.sub(BATCH, size.value)  # also in products: 49*s77
+                if isinstance(size, ir.SymbolicDim) and size.value
+                else size
+                for size in value.shape
+            )
 
 
 def _strip_metadata(model: ir.Model) -> None:

@@ -153,3 +153,23 @@ def test_a_wrong_scale_ends_with_1(capsys, recipe, images, monkeypatch):
     monkeypatch.setattr(calibrated, "insert_qdq", clipping)
     said = ended(capsys, recipe(), "--int8", "--data", images, "--out", "out", code=1)
     assert "not close enough to PyTorch" in said
+
+
+@pytest.mark.parametrize("name", ["decided.py", "images", "decided"])
+def test_a_recipe_is_saved_as_toml_and_nothing_else_is_overwritten(capsys, recipe, images, name):
+    command = [recipe(), "--int8", "--calibration", "synthetic", "--force", "--save-recipe", name]
+    assert "expected the name of a .toml file" in ended(capsys, *command)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--int8", "--data", "images"], "does not go with int8, data"),
+        (["--dry-run"], "does not go with dry-run"),
+        (["--engine", "none"], "would build nothing"),
+    ],
+)
+def test_a_rebuild_refuses_what_it_would_not_look_at(capsys, tiny_bundle, flags, said):
+    before = {path: path.read_bytes() for path in tiny_bundle.rglob("*") if path.is_file()}
+    assert said in ended(capsys, "--rebuild", str(tiny_bundle), *flags)
+    assert {p: p.read_bytes() for p in tiny_bundle.rglob("*") if p.is_file()} == before
