@@ -62,8 +62,7 @@ def _options(arguments: argparse.Namespace) -> PlanOptions | None:
         "engines": arguments.engine,
         "profile": arguments.profile
         and dict(zip(("min", "opt", "max"), arguments.profile, strict=True)),
-        "compute_capabilities": arguments.compute_capability
-        and arguments.compute_capability.split(","),
+        "compute_capabilities": arguments.compute_capability,
     }
     given = {key: value for key, value in asked.items() if value}
     if not given:

@@ -43,7 +43,12 @@ def recipe_from_args(arguments: argparse.Namespace) -> Recipe:
         base, source = read_recipe_data(arguments.recipe), str(arguments.recipe)
     else:
         base, source = _base(arguments), "the arguments"
-    return recipe_from_dict(_overridden(base, arguments), source)
+    recipe = recipe_from_dict(_overridden(base, arguments), source)
+    if arguments.profile and recipe.batch:
+        raise InputError(
+            f"--profile is for a dynamic batch, and the batch is fixed at {recipe.batch}: give one."
+        )
+    return recipe
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -59,6 +64,19 @@ def image_size(text: str) -> tuple[int, int]:
         )
     height, width = sides.groups()
     return int(height), int(width or height)
+
+
+def compute_capabilities(text: str) -> list[str]:
+    """["8.0", "8.9"] from '8.0,8.9'.
+
+    Raises:
+        ArgumentTypeError: another form.
+    """
+    if not re.fullmatch(r"[1-9][0-9]?\.[0-9](,[1-9][0-9]?\.[0-9])*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of compute capabilities: give 8.9, or 8.0,8.9,12.0"
+        )
+    return text.split(",")
 
 
 def _base(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -119,14 +137,13 @@ def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str
     _merge(data, "sam", {key: getattr(arguments, key) for key in ("dim", "heads", "expand")})
     _merge(data, "quantization", {"method": arguments.calibration_method})
     profile = arguments.profile and dict(zip(("min", "opt", "max"), arguments.profile, strict=True))
-    capabilities = arguments.compute_capability
     _merge(
         data,
         "plans",
         {
             "engines": arguments.engine,
             "profile": profile,
-            "compute_capabilities": capabilities and capabilities.split(","),
+            "compute_capabilities": arguments.compute_capability,
         },
     )
     return _preprocessed(data, arguments)

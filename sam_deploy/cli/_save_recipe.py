@@ -28,7 +28,7 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise InputError(f"there is no folder {path.parent} to save the recipe in.")
 
 
-def save_recipe(asked: Recipe, decided: Recipe, data: Path | None, path: Path) -> None:
+def save_recipe(asked: Recipe, decided: Recipe, path: Path, data: Path | None = None) -> None:
     """Write `asked` to `path` with the precision, tolerances and quantization of `decided`.
 
     Where INT8 or FP8 was calibrated on a part of `data`, that folder is named as its calibration.

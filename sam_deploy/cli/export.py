@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, get_args
 from sam_deploy.architecture import list_models
 from sam_deploy.bundle import bundle_path, check_target
 from sam_deploy.cli._rebuild import rebuild_bundle
-from sam_deploy.cli._recipe_args import image_size, plan_rows, recipe_from_args
+from sam_deploy.cli._recipe_args import (
+    compute_capabilities,
+    image_size,
+    plan_rows,
+    recipe_from_args,
+)
 from sam_deploy.cli._run import exit_with, parser, print_json, run
 from sam_deploy.cli._save_recipe import check_writable, save_recipe
 from sam_deploy.cli._tables import bundle_rows, print_rows
@@ -69,7 +74,7 @@ def _export(arguments: argparse.Namespace) -> None:
         progress=StderrProgress(),
     )
     if arguments.save_recipe is not None:
-        save_recipe(recipe, done.manifest.recipe, arguments.data, arguments.save_recipe)
+        save_recipe(recipe, done.manifest.recipe, arguments.save_recipe, arguments.data)
     if arguments.json:
         print_json({"bundle": str(done.bundle), "manifest": done.manifest})
     else:
@@ -191,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     plans.add_argument(
         "--compute-capability",
+        type=compute_capabilities,
         metavar="8.0,8.9",
         help="the GPUs that TensorRT-RTX builds for (default: its own)",
     )

@@ -43,7 +43,8 @@ def fast():
         key = (recipe.model, recipe.features, recipe.batch)
         if key not in done:
             done[key] = lower(subject, recipe, *rest)
-        return done[key]
+        graph, rewrites = done[key]
+        return graph.clone(), rewrites  # the precision is written into it
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "_lowered", lowered)

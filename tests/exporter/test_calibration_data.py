@@ -222,7 +222,7 @@ BAD = {
     "no rows": ([images(0)], "iterable is empty"),
     "shape": ([images(2), images(2)[..., :5]], r"batch 1 of .* has shape \(2, 3, 64, 5\)"),
     "one image": (list(images(2)), r"batch 0 .* has shape \(3, 64, 64\); expected \(batch, 3"),
-    "one array": (images(2), r"has shape \(3, 64, 64\)"),
+    "one image alone": (images(2)[0], r"has shape \(3, 64, 64\)"),
     "other name": ([{"x": images(2)}], "has nothing; expected an array for each input: input"),
     "empty tuple": ([()], "has nothing"),
     "text": (["image.png"], r"has shape \(\)"),
