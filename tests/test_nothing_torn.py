@@ -15,6 +15,8 @@ import sam_deploy
 from sam_deploy.bundle import file_infos, staged
 from sam_deploy.cli.export import main
 
+pytestmark = pytest.mark.long
+
 STAGES = [f"stage {s}" for s in ("load", "rewrite", "lower", "ranges", "fp16", "parity", "bundle")]
 
 

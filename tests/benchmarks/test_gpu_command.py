@@ -18,6 +18,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from _gpu_engines import alone  # noqa: E402
 from _race import race  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 without_gpu = pytest.mark.skipif(find_machine([]).gpu is not None, reason="this machine has a GPU")
 
 

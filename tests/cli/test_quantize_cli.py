@@ -10,6 +10,8 @@ from sam_deploy.cli.export import main
 from sam_deploy.exporter import calibrated
 from sam_deploy.synthetic import synthetic_images
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ import tiny_graphs
 
 from sam_deploy.precision import to_fp16
 
+pytestmark = pytest.mark.long
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})

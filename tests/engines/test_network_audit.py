@@ -15,6 +15,8 @@ from sam_deploy.precision.quantize import FP8, INT8, weighted_layers
 from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.tensorrt_family import log_of, member
 
+pytestmark = pytest.mark.long
+
 CONV = "stem.conv/Conv"
 ISLAND = IslandReport(match="stem", reason="a test")
 

@@ -19,6 +19,8 @@ from sam_deploy.precision.quantize import FP8, INT8, weighted_layers
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Island
 
+pytestmark = pytest.mark.long
+
 FLAVOUR = "tensorrt-rtx"
 
 

@@ -15,6 +15,8 @@ from sam_deploy.engines import rebuild
 from sam_deploy.errors import BundleError, InputError, MachineError
 from sam_deploy.plans import BatchProfile, PlanOptions
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def bundle(tiny_bundle, tmp_path):

@@ -8,6 +8,8 @@ from sam_deploy.engines.cache import read_cache, timing_cache_path, update_cache
 from sam_deploy.engines.timing import use_timings
 from sam_deploy.tensorrt_family import log_of, member
 
+pytestmark = pytest.mark.long
+
 ADDED = 25
 
 

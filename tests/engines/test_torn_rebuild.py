@@ -12,6 +12,8 @@ from torn import runs
 from sam_deploy.bundle import read_bundle
 from sam_deploy.engines import rebuild
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_struck_at_every_step(tiny_bundle, tmp_path, number):

@@ -12,6 +12,8 @@ from sam_deploy.parity import sample_hashes
 from sam_deploy.progress import Progress
 from sam_deploy.synthetic import synthetic_images
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def subject(tiny_recipe):

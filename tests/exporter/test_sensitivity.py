@@ -21,6 +21,8 @@ from sam_deploy.preprocess import Preprocessing
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import read_recipe
 
+pytestmark = pytest.mark.long
+
 export_test = pytest.mark.export
 
 

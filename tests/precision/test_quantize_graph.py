@@ -13,6 +13,8 @@ from weights import golden_input
 
 from sam_deploy.precision import audit_precision, to_fp16
 
+pytestmark = pytest.mark.long
+
 STORED = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
 LARGEST = {"int8": 127.0, "fp8": 448.0}
 

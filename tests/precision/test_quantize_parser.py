@@ -9,6 +9,8 @@ from weights import golden_input
 
 from sam_deploy.precision import to_fp16
 
+pytestmark = pytest.mark.long
+
 rtx = pytest.importorskip("rtx")
 
 

@@ -12,6 +12,8 @@ from sam_deploy.precision.quantize import FP8, INT8, places_of, quantized_weight
 from sam_deploy.precision.quantize.observed import Observed
 from sam_deploy.precision.quantize.rounding import rounded_together
 
+pytestmark = pytest.mark.long
+
 ALL = 10**6
 
 

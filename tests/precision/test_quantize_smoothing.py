@@ -16,6 +16,8 @@ from sam_deploy.architecture import Architecture
 from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.rewrites import rewrite
 
+pytestmark = pytest.mark.long
+
 
 def unchanged(model, x, feed="x", **policy):
     """Smooth `model`: how many places changed. The outputs must be the same to the last bit."""

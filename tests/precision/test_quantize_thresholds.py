@@ -10,6 +10,8 @@ from sam_deploy.precision.quantize import FP8, INT8, threshold
 from sam_deploy.precision.quantize.histogram import BINS, Histogram
 from sam_deploy.quantization import Quantization
 
+pytestmark = pytest.mark.long
+
 
 def filled(*batches):
     histogram = Histogram()
