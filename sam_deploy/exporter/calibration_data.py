@@ -36,10 +36,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Data:
-    """What an export measures on. `calibration` is None where nothing is quantized."""
+    """What an export measures on. `calibration` is None where nothing is quantized; `divided` is
+    whether the two are parts of one set, and so have nothing in common.
+    """
 
     validation: Samples
     calibration: Samples | None = None
+    divided: bool = False
 
     def check_disjoint(self, progress: Progress) -> None:
         """Refuse a sample that is in both: parity would be judged on what it was tuned on.
@@ -47,7 +50,7 @@ class Data:
         Raises:
             InputError: saying how many; or none of the images could be read.
         """
-        if self.calibration is None:
+        if self.calibration is None or self.divided:
             return
         with progress.stage("samples"):
             both = set(sample_hashes(self.calibration)) & set(sample_hashes(self.validation))
@@ -136,7 +139,7 @@ def _split(subject: Subject, data: Path | None) -> Data:
             array_samples("npz", {name: a[part] for name, a in arrays.items()})
             for part in (np.array(held), np.array(rest))
         )
-        return Data(validation, calibration)
+        return Data(validation, calibration, divided=True)
     samples_for(subject, data)  # refuses what is no folder of images for this model
     assert subject.preprocessing is not None
     name, preprocessing = subject.input_names[0], subject.preprocessing
@@ -148,6 +151,7 @@ def _split(subject: Subject, data: Path | None) -> Data:
     return Data(
         image_samples(name, held_paths, preprocessing),
         image_samples(name, [*rest_paths, *images.unreadable], preprocessing),  # to be told of
+        divided=True,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sam_deploy.errors import InputError
+from sam_deploy.exporter.validation_data import fitted
 from sam_deploy.parity import Samples
 from sam_deploy.runner import Array, Arrays
 
@@ -81,11 +82,4 @@ def _fitting(value: Any, like: Array, where: str) -> Array:
         array = np.asarray(value)
     except ValueError as error:
         raise InputError(f"{where} is no array: {error}.") from None
-    if array.ndim != like.ndim or array.shape[1:] != like.shape[1:]:
-        expected = ", ".join(["batch", *map(str, like.shape[1:])])
-        raise InputError(f"{where} has shape {array.shape}; expected ({expected}).")
-    floats = like.dtype.kind == "f"  # integers would be pixels that nobody normalised
-    if not np.can_cast(array.dtype, like.dtype, "same_kind") or floats != (array.dtype.kind == "f"):
-        preprocessed = ", preprocessed as the model expects" if floats else ""
-        raise InputError(f"{where} is {array.dtype}; expected {like.dtype}{preprocessed}.")
-    return array.astype(like.dtype)
+    return fitted(array, like, where, "batch")

@@ -67,15 +67,23 @@ def arrays_in(path: Path, examples: Arrays) -> Arrays:
             f"{path} holds {', '.join(sorted(found)) or 'nothing'}; expected an array for each "
             f"input: {', '.join(examples)}."
         )
-    return {name: _fitting(path, name, found[name], like) for name, like in examples.items()}
+    return {
+        name: fitted(found[name], like, f"{name} in {path}", "samples")
+        for name, like in examples.items()
+    }
 
 
-def _fitting(path: Path, name: str, array: Array, like: Array) -> Array:
+def fitted(array: Array, like: Array, where: str, first: str) -> Array:
+    """`array` in the type of `like`, whose dims it has but for the first, which is called `first`.
+
+    Raises:
+        InputError: another shape or kind; `where` says of what.
+    """
     if array.shape[1:] != like.shape[1:] or array.ndim != like.ndim:
-        expected = ", ".join(["samples", *map(str, like.shape[1:])])
-        raise InputError(f"{name} in {path} has shape {array.shape}; expected ({expected}).")
+        expected = ", ".join([first, *map(str, like.shape[1:])])
+        raise InputError(f"{where} has shape {array.shape}; expected ({expected}).")
     floats = like.dtype.kind == "f"  # integers would be pixels that nobody normalised
     if not np.can_cast(array.dtype, like.dtype, "same_kind") or floats != (array.dtype.kind == "f"):
         preprocessed = ", preprocessed as the model expects" if floats else ""
-        raise InputError(f"{name} in {path} is {array.dtype}; expected {like.dtype}{preprocessed}.")
+        raise InputError(f"{where} is {array.dtype}; expected {like.dtype}{preprocessed}.")
     return array.astype(like.dtype)
