@@ -67,8 +67,8 @@ def measured_parity(bundle: Path, backend: str, recipe: Recipe) -> tuple[str, Pa
     """What ran the bundle, and how far it is from the eager FP32 model on the CPU."""
     from sam_deploy.exporter import subject_from_recipe
     from sam_deploy.exporter.gate import PARITY_BATCH
-    from sam_deploy.exporter.validation_data import samples_for
     from sam_deploy.parity import measure_parity
+    from sam_deploy.parity.validation_data import samples_for
 
     engine = _loaded(bundle, backend)
     subject = subject_from_recipe(recipe)

@@ -15,7 +15,17 @@ NOUNS = {
     "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress", "runner",
     "quantization", "plans", "cache_folder", "island_names", "gpu_info", "tensorrt_family",
 }  # fmt: skip
-EXPORT = ["models", "rewrites", "lowering", "precision", "engines", "parity", "exporter", "cli"]
+EXPORT = [
+    "models",
+    "rewrites",
+    "reference",
+    "lowering",
+    "precision",
+    "engines",
+    "parity",
+    "exporter",
+    "cli",
+]
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"}
 ALLOWED = {
     "runtime": NOUNS,

@@ -18,7 +18,6 @@ from sam_deploy.exporter.plans import build_plans
 from sam_deploy.exporter.quantization_page import quantization_page
 from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.sensitivity import Sensitivity
-from sam_deploy.exporter.subject import Subject
 from sam_deploy.exporter.tensor_specs import tensor_specs
 from sam_deploy.exporter.typed import Measured, measure, write_typed
 from sam_deploy.exporter.verdict import Floats, verdicts_of
@@ -26,6 +25,7 @@ from sam_deploy.manifest import ParityReport, PrecisionReport, TensorSpec, Verdi
 from sam_deploy.plans import Flavour, PlanInfo
 from sam_deploy.quantization import GroupCost, SearchReport
 from sam_deploy.recipe import Recipe
+from sam_deploy.reference.subject import Subject
 
 
 @dataclass(frozen=True)

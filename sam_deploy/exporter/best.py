@@ -12,11 +12,11 @@ from sam_deploy.errors import CheckFailed, MachineError
 from sam_deploy.exporter.artefact import Artefact, Workplace, make_artefact
 from sam_deploy.exporter.calibration_data import Data
 from sam_deploy.exporter.request import Request
-from sam_deploy.exporter.subject import Subject
 from sam_deploy.exporter.verdict import in_floats
 from sam_deploy.gpu_info import find_gpu
 from sam_deploy.manifest import Verdict
 from sam_deploy.recipe import Precision, Recipe
+from sam_deploy.reference.subject import Subject
 
 
 def best_artefact(

@@ -12,8 +12,6 @@ import numpy as np
 from sam_deploy.errors import InputError
 from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.spooled import spooled_samples
-from sam_deploy.exporter.subject import Subject
-from sam_deploy.exporter.validation_data import arrays_in, samples_for
 from sam_deploy.images import find_images
 from sam_deploy.parity import (
     Samples,
@@ -23,9 +21,11 @@ from sam_deploy.parity import (
     sample_hashes,
     synthetic_samples,
 )
+from sam_deploy.parity.validation_data import arrays_in, samples_for
 from sam_deploy.progress import Progress
 from sam_deploy.quantization import SYNTHETIC
 from sam_deploy.recipe import QUANTIZED, Recipe
+from sam_deploy.reference.subject import Subject
 
 SYNTHETIC_SAMPLES = 128
 FEW_SAMPLES = 100

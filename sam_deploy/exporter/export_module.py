@@ -11,7 +11,6 @@ from torch import nn
 
 from sam_deploy.bundle import bundle_path
 from sam_deploy.errors import InputError
-from sam_deploy.exporter.own import module_subject
 from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.stages import Export, export_subject
 from sam_deploy.plans import PlanOptions
@@ -26,6 +25,7 @@ from sam_deploy.recipe import (
     Tolerances,
     recipe_from_dict,
 )
+from sam_deploy.reference.own import module_subject
 from sam_deploy.rewrites import RewriteOptions, Rule
 
 

@@ -11,11 +11,11 @@ import msgspec
 from sam_deploy.agreement import relative_rms
 from sam_deploy.bundle import MODEL, PARITY
 from sam_deploy.errors import BundleError, CheckFailed
-from sam_deploy.exporter.subject import Subject
 from sam_deploy.manifest import ParityReport, TensorSpec
 from sam_deploy.parity import Samples, measure_parity
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
+from sam_deploy.reference.subject import Subject
 from sam_deploy.runtime import OnnxRunner
 from sam_deploy.runtime.onnx_runner import BIAS_QUANTIZER
 

@@ -11,7 +11,6 @@ import msgspec
 import onnx_ir as ir
 
 from sam_deploy.bundle import file_infos
-from sam_deploy.exporter.subject import Subject
 from sam_deploy.lowering import OPSET
 from sam_deploy.manifest import (
     SCHEMA_VERSION,
@@ -24,6 +23,7 @@ from sam_deploy.manifest import (
 )
 from sam_deploy.plans import PlanInfo
 from sam_deploy.recipe import Recipe
+from sam_deploy.reference.subject import Subject
 from sam_deploy.report import RewriteReport
 from sam_deploy.runtime import require_onnxruntime
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from sam_deploy.errors import CheckFailed, MachineError
 from sam_deploy.exporter.gate import PARITY_BATCH
-from sam_deploy.exporter.subject import Subject
 from sam_deploy.manifest import ParityReport, TensorSpec
 from sam_deploy.parity import Samples, measure_parity
 from sam_deploy.plans import PlanInfo
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
+from sam_deploy.reference.subject import Subject
 from sam_deploy.runtime.machine import find_machine
 from sam_deploy.runtime.passport import misfit
 from sam_deploy.runtime.tensorrt_runner import TensorRTRunner

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sam_deploy.errors import InputError
-from sam_deploy.exporter.validation_data import fitted
 from sam_deploy.parity import Samples
+from sam_deploy.parity.validation_data import fitted
 from sam_deploy.runner import Array, Arrays
 
 _SPOOL = "calibration.spool"

@@ -15,17 +15,15 @@ from sam_deploy.errors import CheckFailed
 from sam_deploy.exporter.artefact import Artefact, Workplace, make_artefact
 from sam_deploy.exporter.best import best_artefact
 from sam_deploy.exporter.calibration_data import data_for
-from sam_deploy.exporter.known import known_subject
 from sam_deploy.exporter.manifest_of import manifest_of
 from sam_deploy.exporter.notes import Notes
-from sam_deploy.exporter.own import factory_subject
 from sam_deploy.exporter.plans import flavours_for
 from sam_deploy.exporter.request import Request
-from sam_deploy.exporter.subject import Subject
 from sam_deploy.lowering import check_graph, check_traps, onnx_from_module
 from sam_deploy.manifest import Manifest
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
+from sam_deploy.reference import Subject, subject_from_recipe
 from sam_deploy.report import RewriteReport
 from sam_deploy.rewrites import Rule, rewrite, static_paths
 from sam_deploy.runtime import require_onnxruntime
@@ -64,15 +62,6 @@ def export_recipe(
     return export_subject(
         lambda: subject_from_recipe(recipe), recipe, target, request=request, progress=progress
     )
-
-
-def subject_from_recipe(recipe: Recipe) -> Subject:
-    """The eager model that `recipe` describes, with its weights.
-
-    Raises:
-        InputError: the checkpoint, the factory or the options do not fit.
-    """
-    return factory_subject(recipe) if recipe.is_own else known_subject(recipe)
 
 
 def export_subject(

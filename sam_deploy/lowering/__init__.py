@@ -3,6 +3,5 @@
 from sam_deploy.lowering.graph_spec import check_graph
 from sam_deploy.lowering.onnx_from_module import OPSET, onnx_from_module
 from sam_deploy.lowering.preflight import check_traps
-from sam_deploy.lowering.user_code import line_of
 
-__all__ = ["OPSET", "check_graph", "check_traps", "line_of", "onnx_from_module"]
+__all__ = ["OPSET", "check_graph", "check_traps", "onnx_from_module"]

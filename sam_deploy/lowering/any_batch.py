@@ -17,7 +17,7 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from sam_deploy.lowering.batch import any_batch, quiet, with_batch
 from sam_deploy.lowering.traps import BATCH_FIXED, BRANCH, Traps
-from sam_deploy.lowering.user_code import asked_directly, line_of
+from sam_deploy.reference.user_code import asked_directly, line_of
 
 _BATCH = 3  # what the symbol stands for: neither 0 nor 1, which torch takes for constants
 

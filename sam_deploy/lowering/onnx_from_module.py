@@ -15,7 +15,7 @@ from sam_deploy.errors import InputError
 from sam_deploy.lowering.batch import BATCH, any_batch, quiet, with_batch
 from sam_deploy.lowering.names import name_by_module
 from sam_deploy.lowering.tidy import tidy
-from sam_deploy.lowering.user_code import line_of
+from sam_deploy.reference.user_code import line_of
 
 OPSET = 20  # the first with Gelu; every TensorRT since 10 and TensorRT-RTX parse it
 _TAKEN_FOR_ZERO = 1e-8  # by the rules of onnxscript's rewriter

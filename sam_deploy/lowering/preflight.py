@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sam_deploy.errors import InputError
 from sam_deploy.lowering.any_batch import find_fixed_batch
 from sam_deploy.lowering.traps import BRANCH, COUNT, READ, Trap, Traps
-from sam_deploy.lowering.user_code import line_of_forward
+from sam_deploy.reference.user_code import line_of_forward
 
 
 def check_traps(

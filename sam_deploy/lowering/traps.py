@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sam_deploy.lowering.user_code import current_line
+from sam_deploy.reference.user_code import current_line
 
 BRANCH = (
     "what runs depends on a tensor's value (`if tensor:`). Use torch.where, or decide it "

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from sam_deploy.errors import InputError
-from sam_deploy.exporter.subject import Subject
 from sam_deploy.parity import (
     Samples,
     array_samples,
@@ -16,6 +15,7 @@ from sam_deploy.parity import (
     normal_samples,
     synthetic_samples,
 )
+from sam_deploy.reference.subject import Subject
 from sam_deploy.runner import Array, Arrays
 
 BUILT_IN_SAMPLES = 33  # with a batch of 4 the last one is a batch of 1

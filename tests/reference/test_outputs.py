@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam_deploy.errors import InputError
-from sam_deploy.exporter.outputs import named_outputs, output_names
+from sam_deploy.reference.outputs import named_outputs, output_names
 
 T = torch.zeros(2)
 Pair = collections.namedtuple("Pair", "logits box")

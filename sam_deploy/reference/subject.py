@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam_deploy.exporter.outputs import named_outputs
 from sam_deploy.manifest import ModelInfo, WeightsInfo
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.recipe import Island
+from sam_deploy.reference.outputs import named_outputs
 from sam_deploy.runner import Array, Arrays
 
 

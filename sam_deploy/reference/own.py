@@ -15,15 +15,15 @@ from torch.utils import _pytree as pytree
 
 from sam_deploy.class_names import read_class_names
 from sam_deploy.errors import InputError, nearest
-from sam_deploy.exporter.known import example_tensor
-from sam_deploy.exporter.outputs import named_outputs, output_names
-from sam_deploy.exporter.subject import Subject
-from sam_deploy.lowering import line_of
 from sam_deploy.manifest import ModelInfo, WeightsInfo
 from sam_deploy.models.own_weights import load_weights
 from sam_deploy.models.weights_hash import weights_sha256
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.recipe import Recipe
+from sam_deploy.reference.known import example_tensor
+from sam_deploy.reference.outputs import named_outputs, output_names
+from sam_deploy.reference.subject import Subject
+from sam_deploy.reference.user_code import line_of
 from sam_deploy.rewrites import evaluation_copy
 
 

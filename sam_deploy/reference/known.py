@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from sam_deploy.class_names import names_for
 from sam_deploy.errors import InputError
-from sam_deploy.exporter.subject import Subject
 from sam_deploy.manifest import ModelInfo, WeightsInfo
 from sam_deploy.models import SAM, SMT, create_model
 from sam_deploy.models.fit import load_model
 from sam_deploy.models.weights_hash import weights_sha256
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.recipe import Island, Recipe, SamShape
+from sam_deploy.reference.subject import Subject
 
 SEED = 0  # of random weights
 _SOFTMAX = Island(
