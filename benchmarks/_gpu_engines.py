@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_deploy.errors import CheckFailed, SamDeployError
-from sam_deploy.manifest import ParityReport
+from sam_deploy.parity_report import ParityReport
 from sam_deploy.recipe import Recipe
 
 Array = npt.NDArray[Any]

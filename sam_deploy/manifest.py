@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from sam_deploy.errors import BundleError
+from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.quantization import QuantizationReport
-from sam_deploy.recipe import FloatPrecision, Precision, Recipe, Tolerances
+from sam_deploy.recipe import FloatPrecision, Precision, Recipe
 from sam_deploy.report import RewriteReport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 TensorDtype = Literal[
     "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"
 ]
-
-SampleKind = Literal["folder", "npz", "example", "synthetic", "seeded normal", "iterable"]
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,41 +96,6 @@ class PrecisionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     types_by_op: dict[str, dict[str, int]]
     largest: LargestValue | None = None
     quantization: QuantizationReport | None = None
-
-
-class OutputParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One output of the artefact against the reference, over all samples.
-
-    Floats are judged by distance; `top1_agreement` only where they are scores of classes. Of
-    integers and booleans only `equal_elements` is given, the part that is the reference's.
-    """
-
-    name: str
-    relative_rms: float | None = None
-    max_error: float | None = None
-    cosine: float | None = None
-    top1_agreement: float | None = None
-    equal_elements: float | None = None
-
-
-class ParityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An artefact against the untouched FP32 model: figures, tolerances, verdict, reasons."""
-
-    artefact: str
-    backend: str
-    data: SampleKind
-    samples: int
-    unreadable: int = 0
-    """Images of the folder that could not be read, and so were left out."""
-    data_sha256: str
-    tolerances: Tolerances
-    outputs: list[OutputParity]
-    failures: list[str]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every figure kept its tolerance."""
-        return not self.failures
 
 
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -24,6 +24,7 @@ Precision = Literal["fp32", "fp16", "int8", "fp8"]
 """INT8 and FP8 are of the layers that are quantized; what is beside them is FP16."""
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Points = Annotated[float, Meta(ge=0, le=5)]
 Pixels = Annotated[int, Meta(ge=1, le=2**14)]
 MAX_ISLAND_MACS = 0.05  # an FP16 model with more than this in FP32 is not what was asked for
 
@@ -44,16 +45,45 @@ class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     top1_agreement: Fraction
     """Fraction of decisions that are the reference's, at least: first classes of a classifier,
     elements of an output of integers or booleans."""
+    top1_drop: Points
+    """Of labelled data: the reference's top-1 less the artefact's, in points, at most."""
+    top5_drop: Points
+    """The same of top-5."""
+    top1_accuracy: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """Of labelled data: the artefact's top-1 in per cent, at least. It is the only one that sees
+    what is wrong on both sides: the labels' order, preprocessing that is not the training's."""
 
 
+_FP32 = {"relative_rms": 1e-5, "max_error": 1e-4, "cosine": 0.99999, "top1_agreement": 1.0}
+_FP16 = {"relative_rms": 3e-3, "max_error": 1e-2, "cosine": 0.9999, "top1_agreement": 0.95}
+_INT8 = {"relative_rms": 5e-2, "max_error": 5e-2, "cosine": 0.998, "top1_agreement": 0.9}
+_FP8 = {"relative_rms": 8e-2, "max_error": 8e-2, "cosine": 0.995, "top1_agreement": 0.85}
 DEFAULT_TOLERANCES: dict[Precision, Tolerances] = {
-    "fp32": Tolerances(relative_rms=1e-5, max_error=1e-4, cosine=0.99999, top1_agreement=1.0),
-    "fp16": Tolerances(relative_rms=3e-3, max_error=1e-2, cosine=0.9999, top1_agreement=0.95),
-    "int8": Tolerances(relative_rms=5e-2, max_error=5e-2, cosine=0.998, top1_agreement=0.9),
-    "fp8": Tolerances(relative_rms=8e-2, max_error=8e-2, cosine=0.995, top1_agreement=0.85),
+    "fp32": Tolerances(**_FP32, top1_drop=0.0, top5_drop=0.0),
+    "fp16": Tolerances(**_FP16, top1_drop=0.2, top5_drop=0.2),
+    "int8": Tolerances(**_INT8, top1_drop=1.0, top5_drop=1.0),
+    "fp8": Tolerances(**_FP8, top1_drop=1.0, top5_drop=1.0),
 }
 UNTRAINED_TOP1 = 0.5
 """In INT8 and FP8, of random weights: their classes are nearly tied, and decide little."""
+
+
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How far a bundle may move from a receipt of an earlier one before `--against` fails.
+
+    For the better it may move freely. Rules that fired less often are never allowed.
+    """
+
+    parity: Annotated[float, Meta(ge=1, le=100)] = 1.5
+    """The relative RMS, as a multiple of the receipt's."""
+    accuracy: Points = 0.5
+    """Top-1 on labelled data, in points below the receipt's."""
+    nodes: Annotated[int, Meta(ge=0)] = 0
+    """ONNX nodes more than the receipt's."""
+    size: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """Bytes of the ONNX more than the receipt's, as a part of those."""
+    latency: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    """Of its speed against eager PyTorch at batch 1, the part that may be lost."""
 
 
 class Island(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,6 +144,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     calibration: str | None = None
     """What INT8 and FP8 find their ranges on: a folder of images, an .npz, or "synthetic"."""
     plans: PlanOptions = PlanOptions()
+    drift: Drift = Drift()
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -242,7 +273,9 @@ def recipe_from_dict(data: dict[str, Any], source: str) -> Recipe:
         known = isinstance(model, str) and ":" not in model
         if precision in QUANTIZED and known and data.get("weights") is None:
             limits["top1_agreement"] = UNTRAINED_TOP1
-        data = {"tolerances": limits, **data}
+        given = data.get("tolerances", {})
+        if isinstance(given, dict):  # those that are not given are the precision's
+            data = {**data, "tolerances": {**limits, **given}}
     return struct_from_dict(data, Recipe, source)
 
 

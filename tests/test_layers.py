@@ -14,6 +14,7 @@ NOUNS = {
     "errors", "architecture", "validation", "recipe", "rewrite_options", "report", "manifest",
     "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress", "runner",
     "quantization", "plans", "cache_folder", "island_names", "gpu_info", "tensorrt_family",
+    "parity_report",
 }  # fmt: skip
 EXPORT = [
     "models",
@@ -24,6 +25,7 @@ EXPORT = [
     "engines",
     "parity",
     "exporter",
+    "verification",
     "cli",
 ]
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"}
@@ -31,7 +33,7 @@ ALLOWED = {
     "runtime": NOUNS,
     **{part: NOUNS | set(EXPORT[:place]) for place, part in enumerate(EXPORT)},
 }
-for later in ("parity", "exporter", "cli"):
+for later in ("parity", "exporter", "verification", "cli"):
     ALLOWED[later] = ALLOWED[later] | {"runtime"}
 ALLOWED["cli"] = ALLOWED["cli"] | {""}  # the package itself: its version and `load`
 

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from sam_deploy.bundle import QUANTIZATION
 from sam_deploy.cli._run import printable
-from sam_deploy.manifest import Manifest, OutputParity, ParityReport
+from sam_deploy.manifest import Manifest
+from sam_deploy.parity_report import OutputParity, ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.recipe import Tolerances
 

@@ -21,7 +21,8 @@ from sam_deploy.exporter.sensitivity import Sensitivity
 from sam_deploy.exporter.tensor_specs import tensor_specs
 from sam_deploy.exporter.typed import Measured, measure, write_typed
 from sam_deploy.exporter.verdict import Floats, verdicts_of
-from sam_deploy.manifest import ParityReport, PrecisionReport, TensorSpec, Verdict
+from sam_deploy.manifest import PrecisionReport, TensorSpec, Verdict
+from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import Flavour, PlanInfo
 from sam_deploy.quantization import GroupCost, SearchReport
 from sam_deploy.recipe import Recipe

@@ -11,8 +11,9 @@ import msgspec
 from sam_deploy.agreement import relative_rms
 from sam_deploy.bundle import MODEL, PARITY
 from sam_deploy.errors import BundleError, CheckFailed
-from sam_deploy.manifest import ParityReport, TensorSpec
+from sam_deploy.manifest import TensorSpec
 from sam_deploy.parity import Samples, measure_parity
+from sam_deploy.parity_report import ParityReport
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
 from sam_deploy.reference.subject import Subject

@@ -16,11 +16,11 @@ from sam_deploy.manifest import (
     SCHEMA_VERSION,
     GraphInfo,
     Manifest,
-    ParityReport,
     PrecisionReport,
     TensorSpec,
     Verdict,
 )
+from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.recipe import Recipe
 from sam_deploy.reference.subject import Subject

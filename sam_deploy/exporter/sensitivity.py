@@ -15,9 +15,10 @@ import onnx_ir as ir
 
 from sam_deploy.errors import PrecisionError
 from sam_deploy.exporter.calibrated import Calibrated
-from sam_deploy.manifest import IslandReport, OutputParity
+from sam_deploy.manifest import IslandReport
 from sam_deploy.parity import Samples
 from sam_deploy.parity.figures import OutputFigures
+from sam_deploy.parity_report import OutputParity
 from sam_deploy.precision.macs import multiply_adds
 from sam_deploy.precision.quantize import (
     Layer,

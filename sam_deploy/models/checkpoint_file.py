@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-from sam_deploy.errors import CheckpointError
+from sam_deploy.errors import CheckpointError, MachineError
 from sam_deploy.models._wording import shown
 from sam_deploy.models.torch_file import read_legacy, read_zip
 
@@ -23,6 +20,7 @@ def read_content(path: Path) -> object:
     Raises:
         CheckpointError: no such file, not a checkpoint, a damaged one, or one that calls something
             when read or takes more memory than it is long.
+        MachineError: it is a safetensors file, and safetensors is not installed.
     """
     try:
         if not path.is_file():
@@ -31,6 +29,8 @@ def read_content(path: Path) -> object:
             return _parse(path, file)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from None
+    except MachineError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # parsers of a damaged file raise nearly anything
@@ -57,16 +57,25 @@ def _parse(path: Path, file: IO[bytes]) -> object:
     if head.startswith(b"PK\x03\x04"):
         return read_zip(file)
     if head[8:9] == b"{" or path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"is a damaged safetensors file ({shown(str(error))}); {_EXPECTED}. "
-                "Copy or download it again"
-            ) from None
+        return _safetensors(path)
     if head.startswith(b"\x80"):
         return read_legacy(file)
     raise CheckpointError(
         f"is no checkpoint: it begins with {head!r}; {_EXPECTED}. "
         "If it should be one, download it again (git-lfs keeps such files outside the tree)"
     )
+
+
+def _safetensors(path: Path) -> object:
+    try:  # who reads other checkpoints does without it
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise MachineError("safetensors is not installed. Run: pip install safetensors") from None
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"is a damaged safetensors file ({shown(str(error))}); {_EXPECTED}. "
+            "Copy or download it again"
+        ) from None

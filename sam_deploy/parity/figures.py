@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from sam_deploy.manifest import OutputParity
+from sam_deploy.parity_report import OutputParity
 from sam_deploy.runner import Array
 
 

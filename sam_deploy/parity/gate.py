@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from sam_deploy.errors import CheckFailed
-from sam_deploy.manifest import OutputParity, ParityReport, TensorSpec
+from sam_deploy.manifest import TensorSpec
 from sam_deploy.parity.figures import OutputFigures
 from sam_deploy.parity.samples import Samples, SamplesHash
+from sam_deploy.parity_report import OutputParity, ParityReport
 from sam_deploy.plans import BatchProfile
 from sam_deploy.recipe import Tolerances
 from sam_deploy.runner import Array, Arrays, Runner

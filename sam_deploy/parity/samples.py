@@ -11,7 +11,7 @@ import numpy as np
 
 from sam_deploy.errors import InputError
 from sam_deploy.images import find_images, open_image
-from sam_deploy.manifest import SampleKind
+from sam_deploy.parity_report import SampleKind
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.progress import Advance
 from sam_deploy.runner import Array, Arrays
