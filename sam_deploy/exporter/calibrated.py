@@ -11,7 +11,7 @@ import onnx_ir as ir
 from sam_deploy.exporter.gate import PARITY_BATCH
 from sam_deploy.manifest import IslandReport
 from sam_deploy.parity import Samples
-from sam_deploy.parity.samples import SamplesHash
+from sam_deploy.parity.sample_hash import SamplesHash
 from sam_deploy.precision.macs import multiply_adds
 from sam_deploy.precision.quantize import (
     FP8,

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from sam_deploy.errors import InputError
 from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.spooled import spooled_samples
 from sam_deploy.images import find_images
 from sam_deploy.parity import (
     Samples,
-    array_samples,
     image_samples,
     normal_samples,
     sample_hashes,
     synthetic_samples,
 )
-from sam_deploy.parity.validation_data import arrays_in, samples_for
+from sam_deploy.parity.npz import npz_samples
+from sam_deploy.parity.validation_data import samples_for
 from sam_deploy.progress import Progress
 from sam_deploy.quantization import SYNTHETIC
 from sam_deploy.recipe import QUANTIZED, Recipe
@@ -132,15 +130,15 @@ def _split(subject: Subject, data: Path | None) -> Data:
             "--calibration synthetic to only try it."
         )
     if data.suffix == ".npz":
-        arrays = arrays_in(data, subject.examples())
-        hashes = sample_hashes(array_samples("npz", arrays))
-        held, rest = _parted(hashes, range(len(hashes)), data)
+        hashes = sample_hashes(samples_for(subject, data))
+        held, rest = (sorted(part) for part in _parted(hashes, range(len(hashes)), data))
+        classes = subject.info.num_classes
         validation, calibration = (
-            array_samples("npz", {name: a[part] for name, a in arrays.items()})
-            for part in (np.array(held), np.array(rest))
+            npz_samples(data, subject.examples(), num_classes=classes, rows=part)
+            for part in (held, rest)
         )
         return Data(validation, calibration, divided=True)
-    samples_for(subject, data)  # refuses what is no folder of images for this model
+    labels = samples_for(subject, data).labels  # refuses what is no folder of images for this model
     assert subject.preprocessing is not None
     name, preprocessing = subject.input_names[0], subject.preprocessing
     paths = find_images(data)
@@ -148,8 +146,11 @@ def _split(subject: Subject, data: Path | None) -> Data:
     hashes = sample_hashes(images)
     readable = [path for path in paths if path not in images.unreadable]
     held_paths, rest_paths = _parted(hashes, readable, data)
+    known = None if labels is None else dict(zip(paths, labels, strict=True))
     return Data(
-        image_samples(name, held_paths, preprocessing),
+        image_samples(
+            name, held_paths, preprocessing, None if known is None else [known[path] for path in held_paths]
+        ),
         image_samples(name, [*rest_paths, *images.unreadable], preprocessing),  # to be told of
         divided=True,
     )

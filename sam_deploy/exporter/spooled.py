@@ -10,7 +10,7 @@ import numpy as np
 
 from sam_deploy.errors import InputError
 from sam_deploy.parity import Samples
-from sam_deploy.parity.validation_data import fitted
+from sam_deploy.parity.fitting import fitted
 from sam_deploy.runner import Array, Arrays
 
 _SPOOL = "calibration.spool"
@@ -46,10 +46,12 @@ def spooled_samples(batches: Iterable[Any], examples: Arrays, folder: Path) -> S
     if not count:
         raise InputError("the calibration iterable is empty. Give 100 samples or more.")
 
-    def make() -> Iterator[Arrays]:
+    def make(start: int) -> Iterator[tuple[int, Arrays]]:
         with path.open("rb") as file:
-            for _ in range(count):
-                yield {name: np.load(file, allow_pickle=False) for name in examples}
+            for number in range(count):
+                sample = {name: np.load(file, allow_pickle=False) for name in examples}
+                if number >= start:
+                    yield number, sample
 
     return Samples("iterable", count, make)
 

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from sam_deploy.parity_report import OutputParity
 from sam_deploy.runner import Array
+
+
+class Sums(msgspec.Struct, kw_only=True):
+    """What has been gathered so far: all that is needed to go on later, in another process."""
+
+    elements: int = 0
+    rows: int = 0
+    agreeing: int = 0
+    equal: int = 0
+    discrete: bool = False
+    origin: float = 0.0
+    mean: float = 0.0
+    """Counted from `origin`."""
+    spread_squares: float = 0.0
+    actual_squares: float = 0.0
+    reference_squares: float = 0.0
+    difference_squares: float = 0.0
+    product: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    largest: float = 0.0
+    margins: float = 0.0
+    largest_margin: float = 0.0
 
 
 class OutputFigures:
@@ -18,36 +42,32 @@ class OutputFigures:
     constants only equal elements are: a class's number has no distance.
     """
 
-    def __init__(self, name: str, *, classes: bool) -> None:
+    def __init__(self, name: str, *, classes: bool, sums: Sums | None = None) -> None:
         self.name = name
+        self.sums = Sums() if sums is None else sums
         self._classes = classes
-        self._elements = self._rows = self._agreeing = self._equal = 0
-        self._discrete = False
-        self._origin = self._mean = self._spread_squares = 0.0  # the mean is counted from there
-        self._actual_squares = self._reference_squares = 0.0
-        self._minimum, self._maximum = math.inf, -math.inf
-        self._difference_squares = self._product = self._largest = 0.0
 
     def update(self, actual: Array, reference: Array) -> None:
         """Take in a batch of both, of equal shape (B, ...) and finite."""
         if not reference.size:
             return
+        sums = self.sums
         a, r = actual.astype(np.float64), reference.astype(np.float64)
-        self._discrete = reference.dtype.kind != "f"
-        near = actual == reference if self._discrete else np.isclose(a, r, rtol=1e-3, atol=1e-6)
-        self._equal += int(near.sum())
+        sums.discrete = reference.dtype.kind != "f"
+        near = actual == reference if sums.discrete else np.isclose(a, r, rtol=1e-3, atol=1e-6)
+        sums.equal += int(near.sum())
         difference = a - r
         self._spread(r)
-        self._rows += len(r) if r.ndim else 1
-        self._minimum = min(self._minimum, float(r.min()))
-        self._maximum = max(self._maximum, float(r.max()))
-        self._reference_squares += float(np.vdot(r, r))
-        self._actual_squares += float(np.vdot(a, a))
-        self._product += float(np.vdot(a, r))
-        self._difference_squares += float(np.vdot(difference, difference))
-        self._largest = max(self._largest, float(np.abs(difference).max()))
+        sums.rows += len(r) if r.ndim else 1
+        sums.minimum = min(sums.minimum, float(r.min()))
+        sums.maximum = max(sums.maximum, float(r.max()))
+        sums.reference_squares += float(np.vdot(r, r))
+        sums.actual_squares += float(np.vdot(a, a))
+        sums.product += float(np.vdot(a, r))
+        sums.difference_squares += float(np.vdot(difference, difference))
+        sums.largest = max(sums.largest, float(np.abs(difference).max()))
         if self._classes:
-            self._agreeing += int((a.argmax(axis=1) == r.argmax(axis=1)).sum())
+            self._decisions(a, r)
 
     def result(self) -> OutputParity:
         """The figures; RMS over the reference's standard deviation, largest error over its range.
@@ -55,34 +75,53 @@ class OutputFigures:
         Raises:
             ValueError: nothing was taken in.
         """
-        if not self._elements:
+        sums = self.sums
+        if not sums.elements:
             raise ValueError(f"nothing of {self.name} was compared")
-        spread = math.sqrt(self._spread_squares / self._elements)
-        if self._discrete or not spread > 0:  # of a constant there is no spread to judge by
-            return OutputParity(name=self.name, equal_elements=self._equal / self._elements)
-        lengths = math.sqrt(self._actual_squares * self._reference_squares)
-        return OutputParity(
+        spread = math.sqrt(sums.spread_squares / sums.elements)
+        if sums.discrete or not spread > 0:  # of a constant there is no spread to judge by
+            return OutputParity(name=self.name, equal_elements=sums.equal / sums.elements)
+        lengths = math.sqrt(sums.actual_squares * sums.reference_squares)
+        found = OutputParity(
             name=self.name,
-            relative_rms=math.sqrt(self._difference_squares / self._elements) / spread,
-            max_error=self._largest / (self._maximum - self._minimum),
-            cosine=min(self._product / lengths, 1.0) if lengths > 0 else 0.0,
-            top1_agreement=self._agreeing / self._rows if self._classes else None,
+            relative_rms=math.sqrt(sums.difference_squares / sums.elements) / spread,
+            max_error=sums.largest / (sums.maximum - sums.minimum),
+            cosine=min(sums.product / lengths, 1.0) if lengths > 0 else 0.0,
+        )
+        if not self._classes:
+            return found
+        flips = sums.rows - sums.agreeing
+        return msgspec.structs.replace(
+            found,
+            top1_agreement=sums.agreeing / sums.rows,
+            flips=flips,
+            flip_margin_mean=sums.margins / flips / spread if flips else None,
+            flip_margin_max=sums.largest_margin / spread if flips else None,
         )
 
     @property
     def tells(self) -> bool:
         """Whether the reference varies: a wrong artefact would show."""
-        return self._spread_squares > 0
+        return self.sums.spread_squares > 0
+
+    def _decisions(self, a: npt.NDArray[np.float64], r: npt.NDArray[np.float64]) -> None:
+        chosen, expected = a.argmax(axis=1), r.argmax(axis=1)
+        rows = np.arange(len(r))
+        margins = r[rows, expected] - r[rows, chosen]
+        self.sums.agreeing += int((chosen == expected).sum())
+        self.sums.margins += float(margins.sum())
+        self.sums.largest_margin = max(self.sums.largest_margin, float(margins.max()))
 
     def _spread(self, r: npt.NDArray[np.float64]) -> None:
         # Chan's update: sums of squares lose a small spread beside a large mean, and could take
         # a constant reference for one that varies.
-        if not self._elements:
-            self._origin = float(r.flat[0])
-        shifted = r - self._origin
+        sums = self.sums
+        if not sums.elements:
+            sums.origin = float(r.flat[0])
+        shifted = r - sums.origin
         mean = float(shifted.mean())
-        total = self._elements + r.size
-        between = (mean - self._mean) ** 2 * self._elements * r.size / total
-        self._spread_squares += float(np.square(shifted - mean).sum()) + between
-        self._mean += (mean - self._mean) * r.size / total
-        self._elements = total
+        total = sums.elements + r.size
+        between = (mean - sums.mean) ** 2 * sums.elements * r.size / total
+        sums.spread_squares += float(np.square(shifted - mean).sum()) + between
+        sums.mean += (mean - sums.mean) * r.size / total
+        sums.elements = total

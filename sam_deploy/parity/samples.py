@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from sam_deploy.errors import InputError
-from sam_deploy.images import find_images, open_image
+from sam_deploy.images import open_image
 from sam_deploy.parity_report import SampleKind
 from sam_deploy.preprocess import Preprocessing
 from sam_deploy.progress import Advance
 from sam_deploy.runner import Array, Arrays
 from sam_deploy.synthetic import synthetic_images
 
+Numbered = Iterator[tuple[int, Arrays]]
+
 
 @dataclass(frozen=True)
 class Samples:
     """A set of model inputs by name, without their batch dimension, made anew at every iteration.
 
-    `kind` is what the manifest calls them, `count` how many there are at most. `unreadable`
-    gathers, while iterating, the images that could not be read and why: they are left out.
+    `kind` is what a report calls them, `count` how many there are at most. `make` gives those from
+    a number on, each with its number. `labels` and `names`, where known, are by that number: the
+    class, and where the sample came from. `unreadable` gathers, while iterating, the images that
+    could not be read and why: they are left out.
     """
 
     kind: SampleKind
     count: int
-    make: Callable[[], Iterator[Arrays]]
+    make: Callable[[int], Numbered]
+    labels: Sequence[int] | None = None
+    names: Sequence[str] | None = None
     unreadable: dict[Path, str] = field(default_factory=dict)
 
     def filled(self, size: int | None, default: int, advance: Advance) -> Iterator[Arrays]:
@@ -53,16 +58,27 @@ class Samples:
         Raises:
             InputError: there were images, but none that could be read.
         """
+        for _, batch in self.numbered(size):
+            yield batch
+
+    def numbered(self, size: int, start: int = 0) -> Iterator[tuple[list[int], Arrays]]:
+        """The batches of the samples from number `start` on, each with its samples' numbers.
+
+        Raises:
+            InputError: there were images, but none that could be read.
+        """
+        numbers: list[int] = []
         rows: list[Arrays] = []
-        given = 0
-        for sample in self.make():
+        given = start
+        for number, sample in self.make(start):
             given += 1
+            numbers.append(number)
             rows.append(sample)
             if len(rows) == size:
-                yield _stacked(rows)
-                rows = []
+                yield numbers, _stacked(rows)
+                numbers, rows = [], []
         if rows:
-            yield _stacked(rows)
+            yield numbers, _stacked(rows)
         if self.unreadable and not given:
             path, reason = next(iter(self.unreadable.items()))
             raise InputError(
@@ -70,51 +86,55 @@ class Samples:
                 f"Give other images than those in {path.parent}."
             )
 
-
-def folder_samples(name: str, folder: Path, preprocessing: Preprocessing) -> Samples:
-    """Every image under `folder`, as `image_samples`.
-
-    Raises:
-        InputError: no folder or no images there.
-    """
-    return image_samples(name, find_images(folder), preprocessing)
+    def name(self, number: int) -> str:
+        """What sample `number` is called in reports."""
+        return self.names[number] if self.names is not None else f"{self.kind} sample {number}"
 
 
-def image_samples(name: str, paths: Sequence[Path], preprocessing: Preprocessing) -> Samples:
+def image_samples(
+    name: str,
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    labels: Sequence[int] | None = None,
+) -> Samples:
     """The images at `paths`, preprocessed, for the input `name`.
 
     Images that cannot be read are left out and gathered in `unreadable`.
     """
     unreadable: dict[Path, str] = {}
 
-    def make() -> Iterator[Arrays]:
-        for path in paths:
+    def make(start: int) -> Numbered:
+        for number, path in enumerate(paths[start:], start):
             try:
-                yield {name: preprocessing.apply(open_image(path))}
+                yield number, {name: preprocessing.apply(open_image(path))}
             except InputError as error:
                 unreadable[path] = str(error)
 
-    return Samples("folder", len(paths), make, unreadable)
+    return Samples("folder", len(paths), make, labels, [str(path) for path in paths], unreadable)
 
 
 def synthetic_samples(
     name: str, count: int, preprocessing: Preprocessing, *, seed: int = 0
 ) -> Samples:
     """The built-in deterministic images, preprocessed, for the input `name`."""
-    return Samples(
-        "synthetic",
-        count,
-        lambda: ({name: preprocessing.apply(image)} for image in synthetic_images(count, seed)),
-    )
+
+    def make(start: int) -> Numbered:
+        for number, image in enumerate(synthetic_images(count, seed)):
+            if number >= start:
+                yield number, {name: preprocessing.apply(image)}
+
+    return Samples("synthetic", count, make)
 
 
 def normal_samples(name: str, count: int, *shape: int, seed: int = 0) -> Samples:
     """Standard normal float32 arrays of `shape`, seeded, for the input `name`."""
 
-    def make() -> Iterator[Arrays]:
+    def make(start: int) -> Numbered:
         random = np.random.RandomState(seed)
-        for _ in range(count):
-            yield {name: random.standard_normal(shape).astype(np.float32)}
+        for number in range(count):
+            sample = {name: random.standard_normal(shape).astype(np.float32)}
+            if number >= start:
+                yield number, sample
 
     return Samples("seeded normal", count, make)
 
@@ -125,59 +145,30 @@ def array_samples(kind: SampleKind, arrays: Mapping[str, Array]) -> Samples:
     Raises:
         InputError: the arrays differ in their number of rows, or have none.
     """
-    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    count = rows_of({name: len(array) if array.ndim else 0 for name, array in arrays.items()})
+    return Samples(
+        kind,
+        count,
+        lambda start: (
+            (row, {name: array[row] for name, array in arrays.items()})
+            for row in range(start, count)
+        ),
+    )
+
+
+def rows_of(counts: Mapping[str, int]) -> int:
+    """How many samples there are, from how many rows each array has.
+
+    Raises:
+        InputError: the arrays differ in their number of rows, or have none.
+    """
     count = min(counts.values(), default=0)
     if count < 1 or len(set(counts.values())) != 1:
         listed = ", ".join(f"{name} {rows}" for name, rows in counts.items()) or "no array"
         raise InputError(
             f"expected the samples in dimension 0, as many for each input; got {listed}."
         )
-    return Samples(
-        kind,
-        count,
-        lambda: ({name: array[row] for name, array in arrays.items()} for row in range(count)),
-    )
-
-
-def sample_hashes(samples: Samples) -> list[str]:
-    """SHA-256 of each sample as the model sees it, in order.
-
-    Raises:
-        InputError: there were images, but none that could be read.
-    """
-    hashes = []
-    for sample in samples.batches(1):
-        one = SamplesHash()
-        one.update(sample)
-        hashes.append(one.hexdigest())
-    return hashes
-
-
-class SamplesHash:
-    """SHA-256 over the samples that were really used, fed batch by batch."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def update(self, batch: Mapping[str, Array]) -> None:
-        """Take in a batch: of each sample its inputs, one after the other."""
-        for row in range(len(next(iter(batch.values())))):
-            for array in batch.values():
-                self._hash.update(np.ascontiguousarray(array[row]).tobytes())
-
-    def over(self, samples: Samples) -> Samples:
-        """The same `samples`, taken in as they pass."""
-
-        def make() -> Iterator[Arrays]:
-            for sample in samples.make():
-                self.update({name: array[None] for name, array in sample.items()})
-                yield sample
-
-        return replace(samples, make=make)
-
-    def hexdigest(self) -> str:
-        """The hash so far."""
-        return self._hash.hexdigest()
+    return count
 
 
 def _stacked(rows: list[Arrays]) -> Arrays:

@@ -48,7 +48,7 @@ def images(count, seed=0):
 
 
 def rows(samples):
-    return np.stack([sample["input"] for sample in samples.make()])
+    return np.stack([sample["input"] for _, sample in samples.make(0)])
 
 
 def test_one_folder_is_divided(data, tmp_path):

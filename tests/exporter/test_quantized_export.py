@@ -13,7 +13,7 @@ from sam_deploy.errors import CheckFailed, InputError
 from sam_deploy.exporter import Request, calibrated, export_recipe, verdict
 from sam_deploy.exporter.verdict import cpu_name
 from sam_deploy.parity import synthetic_samples
-from sam_deploy.parity.samples import SamplesHash
+from sam_deploy.parity import SamplesHash
 from sam_deploy.plans import PlanOptions
 from sam_deploy.precision import audit_precision
 from sam_deploy.preprocess import Preprocessing
@@ -25,7 +25,7 @@ CALIBRATION = synthetic_samples("input", 22, Preprocessing.for_size(64, 64), see
 
 
 def samples():
-    return [sample["input"][None] for sample in CALIBRATION.make()]
+    return [sample["input"][None] for _, sample in CALIBRATION.make(0)]
 
 
 def names(folder):

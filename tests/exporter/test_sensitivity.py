@@ -112,7 +112,7 @@ def test_a_budget_that_nothing_keeps_is_refused(sensitivity):
 @export_test
 def test_the_choice_is_in_the_bundle_and_makes_the_same_set_again(tiny_recipe, tmp_path):
     images = synthetic_samples("input", 24, Preprocessing.for_size(64, 64), seed=7)
-    given = [sample["input"][None] for sample in images.make()]
+    given = [sample["input"][None] for _, sample in images.make(0)]
     asked = tiny_recipe(precision="int8", features=True, weights=None)
     request = Request(calibration=given, max_drop=2)  # per cent of relative RMS: no classes
     export = export_recipe(asked, out=tmp_path, request=request)

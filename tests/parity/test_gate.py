@@ -274,7 +274,7 @@ def test_a_reference_of_other_outputs_voids_the_comparison(gate):
 
 def test_no_samples_void_the_comparison(gate):
     with pytest.raises(CheckFailed, match=r"model\.onnx: no samples"):
-        gate(tiny_graphs.proto(), samples=Samples("folder", 9, lambda: iter(())))
+        gate(tiny_graphs.proto(), samples=Samples("folder", 9, lambda start: iter(())))
 
 
 def test_an_artefact_that_ignores_its_input_is_red(gate):

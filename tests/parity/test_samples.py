@@ -7,8 +7,13 @@ import pytest
 from PIL import Image
 
 from sam_deploy.errors import InputError
-from sam_deploy.parity import array_samples, folder_samples, normal_samples, synthetic_samples
-from sam_deploy.parity.samples import SamplesHash
+from sam_deploy.parity import (
+    SamplesHash,
+    array_samples,
+    folder_samples,
+    normal_samples,
+    synthetic_samples,
+)
 from sam_deploy.preprocess import Preprocessing
 
 PREPROCESSING = Preprocessing.for_size(64, 64)
@@ -79,8 +84,10 @@ def test_the_hash_is_of_the_values_not_of_the_batches():
         for batch in samples.batches(size):
             used.update(batch)
         hashes.add(used.hexdigest())
-    whole = stacked(samples, 5)
-    assert hashes == {hashlib.sha256(whole.tobytes()).hexdigest()}
+    chained = b""
+    for row in stacked(samples, 5):
+        chained = hashlib.sha256(chained + row.tobytes()).digest()
+    assert hashes == {chained.hex()}
 
 
 def test_the_hash_sees_a_changed_and_a_strided_value():
