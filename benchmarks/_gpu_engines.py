@@ -66,8 +66,7 @@ def _loaded(bundle: Path, backend: str) -> Any:
 def measured_parity(bundle: Path, backend: str, recipe: Recipe) -> tuple[str, ParityReport]:
     """What ran the bundle, and how far it is from the eager FP32 model on the CPU."""
     from sam_deploy.exporter import subject_from_recipe
-    from sam_deploy.exporter.gate import PARITY_BATCH
-    from sam_deploy.parity import measure_parity
+    from sam_deploy.parity import PARITY_BATCH, measure_parity
     from sam_deploy.parity.validation_data import samples_for
 
     engine = _loaded(bundle, backend)

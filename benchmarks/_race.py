@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -154,13 +153,3 @@ def _serve(make: MakeRunner, x: Array, connection: Connection) -> None:
             connection.send((time.perf_counter() - start, output))
     except Exception as error:  # anything may go wrong in a contestant
         connection.send(f"{type(error).__name__}: {error}")
-
-
-def machine() -> dict[str, str]:
-    """What a figure was measured on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    return {"cpu": cpu, "cores": str(THREADS), "system": platform.system().lower()}

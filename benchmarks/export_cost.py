@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from _race import machine
 
+from sam_deploy.cpu_info import machine
 from sam_deploy.synthetic import synthetic_images
 
 

@@ -26,9 +26,10 @@ import onnx_ir as ir
 import onnxsim
 import onnxslim
 import torch
-from _race import machine, onnx_contestant, race
+from _race import onnx_contestant, race
 from torch import nn
 
+from sam_deploy.cpu_info import machine
 from sam_deploy.lowering import check_graph, onnx_from_module
 from sam_deploy.models import create_model
 from sam_deploy.rewrites import RewriteOptions, rewrite

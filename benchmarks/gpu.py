@@ -21,10 +21,11 @@ from typing import Any
 import msgspec
 import numpy as np
 from _gpu_engines import ENGINES, alone, make_engine, make_torch, measured_parity
-from _race import machine, race
+from _race import race
 from _receipt import RECEIPTS, ROOT, described, keep
 
 from sam_deploy.bundle import read_bundle
+from sam_deploy.cpu_info import machine
 from sam_deploy.errors import EXIT_CHECK_FAILED, EXIT_MACHINE_LACKS, CheckFailed, SamDeployError
 from sam_deploy.manifest import Manifest
 from sam_deploy.quantization import SYNTHETIC

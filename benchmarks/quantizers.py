@@ -26,11 +26,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
-from _race import machine
 
 import sam_deploy
 from sam_deploy.agreement import relative_rms
 from sam_deploy.bundle import MODEL
+from sam_deploy.cpu_info import machine
 from sam_deploy.lowering import onnx_from_module
 from sam_deploy.models import create_model
 from sam_deploy.plans import PlanOptions

@@ -18,11 +18,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from _race import THREADS, machine, onnx_contestant, race
+from _race import THREADS, onnx_contestant, race
 from _receipt import ROOT, described, keep
 
 from sam_deploy.bundle import MODEL
 from sam_deploy.cli._progress import StderrProgress
+from sam_deploy.cpu_info import machine
 from sam_deploy.exporter import Request, export_recipe, subject_from_recipe
 from sam_deploy.quantization import SYNTHETIC
 from sam_deploy.recipe import QUANTIZED, Recipe, read_recipe, recipes_folder

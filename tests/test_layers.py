@@ -14,7 +14,7 @@ NOUNS = {
     "errors", "architecture", "validation", "recipe", "rewrite_options", "report", "manifest",
     "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress", "runner",
     "quantization", "plans", "cache_folder", "island_names", "gpu_info", "tensorrt_family",
-    "parity_report",
+    "parity_report", "cpu_info",
 }  # fmt: skip
 EXPORT = [
     "models",

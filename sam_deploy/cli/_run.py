@@ -51,36 +51,42 @@ def parser(description: str, **kwargs: Any) -> argparse.ArgumentParser:
 
 def run(
     made: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace], None],
+    command: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None,
 ) -> int:
     """Run `command` on the parsed arguments and return its exit code; an error is one message.
 
-    It goes to stderr, with `--json` also to stdout as a JSON object. Only a bug of ours shows a
-    traceback.
+    The message goes to stderr, with `--json` also to stdout as a JSON object. Only a bug of ours
+    shows a traceback. A command whose result is a verdict returns the code itself.
     """
     given = sys.argv[1:] if argv is None else list(argv)
     as_json = "--json" in given
     # Without `argv` the process is the command's, and so are its signals.
     interrupts = _Interrupts(signal.SIGINT, signal.SIGTERM) if argv is None else _Interrupts()
+    code: int | None = None
     try:
-        command(made.parse_args(given))
+        code = command(made.parse_args(given))
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output had enough; the flush at exit must not fail
+    except BrokenPipeError:
         interrupts.over = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nobody_reads()
     except (Exception, KeyboardInterrupt) as error:
         interrupts.over = True
         if interrupts.came or isinstance(error, KeyboardInterrupt):
             return _failed("interrupted", EXIT_INTERRUPTED, as_json)
-        message, code = _explained(error)
-        if code == EXIT_OUR_BUG:
+        message, failed = _explained(error)
+        if failed == EXIT_OUR_BUG:
             sys.stderr.write(traceback.format_exc())
-        return _failed(message, code, as_json)
+        return _failed(message, failed, as_json)
     finally:
         interrupts.over = True
         interrupts.ignore()
-    return EXIT_DONE
+    return code or EXIT_DONE
+
+
+def nobody_reads() -> None:
+    """Whoever read our output had enough: what is still to come goes nowhere, and does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Interrupts:

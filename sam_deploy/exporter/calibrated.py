@@ -8,9 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from sam_deploy.exporter.gate import PARITY_BATCH
 from sam_deploy.manifest import IslandReport
-from sam_deploy.parity import Samples
+from sam_deploy.parity import PARITY_BATCH, Samples
 from sam_deploy.parity.sample_hash import SamplesHash
 from sam_deploy.precision.macs import multiply_adds
 from sam_deploy.precision.quantize import (

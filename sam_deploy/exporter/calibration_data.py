@@ -149,7 +149,10 @@ def _split(subject: Subject, data: Path | None) -> Data:
     known = None if labels is None else dict(zip(paths, labels, strict=True))
     return Data(
         image_samples(
-            name, held_paths, preprocessing, None if known is None else [known[path] for path in held_paths]
+            name,
+            held_paths,
+            preprocessing,
+            None if known is None else [known[path] for path in held_paths],
         ),
         image_samples(name, [*rest_paths, *images.unreadable], preprocessing),  # to be told of
         divided=True,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -12,15 +10,14 @@ from sam_deploy.agreement import relative_rms
 from sam_deploy.bundle import MODEL, PARITY
 from sam_deploy.errors import BundleError, CheckFailed
 from sam_deploy.manifest import TensorSpec
-from sam_deploy.parity import Samples, measure_parity
+from sam_deploy.parity import PARITY_BATCH, Samples, measure_parity
+from sam_deploy.parity.crash import check_loads
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
 from sam_deploy.reference.subject import Subject
 from sam_deploy.runtime import OnnxRunner
 from sam_deploy.runtime.onnx_runner import BIAS_QUANTIZER
-
-PARITY_BATCH = 4
 
 
 def hold(
@@ -39,7 +36,7 @@ def hold(
     """
     with progress.stage("parity", samples.count) as advance:
         if subject.own:  # of what we wrote ourselves the graphs are known
-            _check_loads(folder / MODEL)
+            check_loads(folder / MODEL)
         try:
             runner = OnnxRunner(folder / MODEL)
         except BundleError as error:
@@ -94,15 +91,3 @@ def in_other_hosts(path: Path, recipe: Recipe, samples: Samples) -> list[str]:
         f"its biases (relative RMS {worst:.2g}) unless they create the session with "
         f"disabled_optimizers=[{BIAS_QUANTIZER!r}]."
     ]
-
-
-def _check_loads(path: Path) -> None:
-    """Load the graph in a process of its own first: ONNX Runtime may crash on it."""
-    code = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
-    command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
-    if done.returncode < 0:
-        raise CheckFailed(
-            f"ONNX Runtime crashes when it loads the exported graph (signal {-done.returncode}), "
-            "and would in every service. Export in FP32, or change the layer that it trips over."
-        )

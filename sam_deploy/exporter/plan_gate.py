@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sam_deploy.errors import CheckFailed, MachineError
-from sam_deploy.exporter.gate import PARITY_BATCH
 from sam_deploy.manifest import TensorSpec
-from sam_deploy.parity import Samples, measure_parity
+from sam_deploy.parity import PARITY_BATCH, Samples, measure_parity
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.progress import Progress

@@ -15,17 +15,17 @@ from sam_deploy.errors import CheckFailed
 from sam_deploy.exporter.artefact import Artefact, Workplace, make_artefact
 from sam_deploy.exporter.best import best_artefact
 from sam_deploy.exporter.calibration_data import data_for
+from sam_deploy.exporter.lowered import lowered
 from sam_deploy.exporter.manifest_of import manifest_of
 from sam_deploy.exporter.notes import Notes
 from sam_deploy.exporter.plans import flavours_for
 from sam_deploy.exporter.request import Request
-from sam_deploy.lowering import check_graph, check_traps, onnx_from_module
 from sam_deploy.manifest import Manifest
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
 from sam_deploy.reference import Subject, subject_from_recipe
 from sam_deploy.report import RewriteReport
-from sam_deploy.rewrites import Rule, rewrite, static_paths
+from sam_deploy.rewrites import Rule
 from sam_deploy.runtime import require_onnxruntime
 
 _WORK = "work"  # of the staged folder: what is measured goes through files there
@@ -110,27 +110,8 @@ def export_subject(
 def _lowered(
     subject: Subject, recipe: Recipe, pipeline: Sequence[Rule[Any]] | None, notes: Notes
 ) -> tuple[ir.Model, RewriteReport]:
-    """The subject as an FP32 graph that keeps to the spec, and what was rewritten on the way."""
-    progress = notes.progress
-    with progress.stage("rewrite"):
-        module, rewrites = rewrite(
-            subject.module, subject.example_inputs, recipe.rewrites, pipeline
-        )
-    static = [""]
-    if subject.own:
-        static = static_paths(module)
-        with progress.stage("preflight"):
-            traps = check_traps(module, subject.example_inputs, batch=recipe.batch)
-        notes.give(traps)
-    with progress.stage("lower"):
-        graph = onnx_from_module(
-            module,
-            subject.example_inputs,
-            input_names=subject.input_names,
-            output_names=subject.output_names,
-            batch=recipe.batch,
-        )
-        check_graph(graph, static)
+    graph, rewrites, traps = lowered(subject, recipe, notes.progress, pipeline)
+    notes.give(traps)
     return graph, rewrites
 
 

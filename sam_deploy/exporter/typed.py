@@ -12,9 +12,8 @@ import onnx_ir as ir
 from sam_deploy.errors import GraphSpecError
 from sam_deploy.exporter.calibrated import Calibrated, calibrate, quantize
 from sam_deploy.exporter.calibration_data import Data
-from sam_deploy.exporter.gate import PARITY_BATCH
 from sam_deploy.manifest import IslandReport, LargestValue, PrecisionReport
-from sam_deploy.parity import Samples
+from sam_deploy.parity import PARITY_BATCH, Samples
 from sam_deploy.precision import (
     audit_precision,
     check_share,

@@ -5,9 +5,6 @@ ONNX Runtime's CPU provider computes FP16 in FP32, so there the rival is FP32.
 
 from __future__ import annotations
 
-import platform
-import statistics
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +15,13 @@ import numpy as np
 import onnx_ir as ir
 
 from sam_deploy.bundle import MODEL
+from sam_deploy.cpu_info import cpu_name
 from sam_deploy.engines import plan_from_onnx
 from sam_deploy.errors import MachineError
 from sam_deploy.exporter.typed import Measured, write_typed
 from sam_deploy.gpu_info import find_gpu
 from sam_deploy.manifest import PrecisionReport, TensorSpec, Verdict
+from sam_deploy.parity.latency import medians_ms
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.progress import Progress
@@ -34,8 +33,6 @@ from sam_deploy.runtime.onnx_runner import CPU, CUDA
 from sam_deploy.runtime.passport import misfit
 from sam_deploy.runtime.tensorrt_runner import TensorRTRunner
 
-ROUNDS = 15
-_WARM_UP = 3
 _LEAST_GAIN = 1.02  # below that the difference is within what repeated runs differ by
 
 
@@ -174,20 +171,6 @@ def _as(specs: Sequence[TensorSpec], examples: Arrays) -> Arrays:
 
 
 def _ratio(one: Runner, its: Arrays, other: Runner, others: Arrays) -> float:
-    """How many times as fast `one` is: medians over rounds in turn."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for round_ in range(_WARM_UP + ROUNDS):
-        for runner, given, taken in ((one, its, times[0]), (other, others, times[1])):
-            start = time.perf_counter()
-            runner.run(given)
-            if round_ >= _WARM_UP:
-                taken.append(time.perf_counter() - start)
-    return statistics.median(times[1]) / statistics.median(times[0])
-
-
-def cpu_name() -> str:
-    """The processor's name."""
-    found = Path("/proc/cpuinfo")
-    lines = found.read_text().splitlines() if found.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    """How many times as fast `one` is."""
+    ms, other_ms = medians_ms(lambda: one.run(its), lambda: other.run(others))
+    return other_ms / ms

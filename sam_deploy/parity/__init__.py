@@ -1,7 +1,7 @@
 """Every artefact, run by the runtime, against the untouched FP32 model: a gate, not a note."""
 
 from sam_deploy.parity.folders import folder_samples
-from sam_deploy.parity.gate import measure_parity
+from sam_deploy.parity.gate import PARITY_BATCH, measure_parity
 from sam_deploy.parity.sample_hash import SamplesHash, sample_hashes
 from sam_deploy.parity.samples import (
     Samples,
@@ -12,6 +12,7 @@ from sam_deploy.parity.samples import (
 )
 
 __all__ = [
+    "PARITY_BATCH",
     "Samples",
     "SamplesHash",
     "array_samples",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from sam_deploy.parity.comparison import Reference
 from sam_deploy.parity.pairs import paired
 from sam_deploy.parity.samples import Samples
 from sam_deploy.parity_report import BatchParity
+from sam_deploy.progress import Advance
 from sam_deploy.runner import Array, Arrays, Runner
 
 Rows = list[Arrays]
@@ -42,34 +43,47 @@ def measure_batches(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     sizes: Iterable[int],
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Advance = lambda done: None,
 ) -> list[BatchParity]:
     """Run `rows` in batches of each of `sizes`, and hold every slot against what is `expected` of
     its sample alone. Then each sample is run in the next slot, and its two results compared.
 
-    Fewer rows than slots are repeated. Only floats with the batch first are looked at.
+    Fewer rows than slots are repeated. Outputs that are no floats, or have no batch, are left out.
 
     Raises:
         CheckFailed: an output of a batch is not as declared, or the artefact does not run.
     """
-    floats = [o for o in outputs if o.dtype.startswith("float") and o.dims[:1] != []]
+    judged = [o for o in outputs if o.dtype.startswith("float") and _has_batch(o, inputs)]
     spread = {
-        o.name: float(np.std([e[o.name].astype(np.float64) for e in expected])) for o in floats
+        o.name: float(np.std([e[o.name].astype(np.float64) for e in expected])) for o in judged
     }
     found = []
-    for size in sizes:
+    for size in sizes if judged else ():
         order = [slot % len(rows) for slot in range(size)]
-        here = _run(runner, rows, order, inputs, outputs, expected)
-        moved = _run(runner, rows, [order[-1], *order[:-1]], inputs, outputs, expected)
-        slots, neighbours = [0.0] * size, 0.0
-        for output in floats:
-            for slot, row in enumerate(order):
-                error = here[output.name][slot] - expected[row][output.name][0].astype(np.float64)
-                rms = float(np.sqrt(np.mean(np.square(error)))) / (spread[output.name] or np.inf)
-                slots[slot] = max(slots[slot], rms)
-            other = np.roll(moved[output.name], -1, axis=0)
-            neighbours = max(neighbours, relative_rms(other, here[output.name]))
-        found.append(BatchParity(size=size, slots_rms=slots, neighbours_rms=neighbours))
+        here, alone = _run(runner, rows, expected, order, inputs, judged)
+        moved, _ = _run(runner, rows, expected, [order[-1], *order[:-1]], inputs, judged)
+        slots = np.zeros(size)
+        neighbours = 0.0
+        for name, array in here.items():
+            squares = np.square(array - alone[name]).reshape(size, -1)
+            slots = np.maximum(slots, np.sqrt(squares.mean(axis=1)) / (spread[name] or np.inf))
+            other = np.roll(moved[name], -1, axis=0)
+            neighbours = max(neighbours, relative_rms(other, array))
+        found.append(BatchParity(size=size, slots_rms=slots.tolist(), neighbours_rms=neighbours))
+        progress(1)
+    return found
+
+
+def expected_alone(
+    reference: Reference, rows: Rows, batch: int | None, progress: Advance = lambda done: None
+) -> Rows:
+    """What the reference gives for each row on its own; where its `batch` is fixed, beside copies
+    of itself.
+    """
+    found = []
+    for row in rows:
+        outputs = reference({n: np.repeat(a, batch or 1, axis=0) for n, a in row.items()})
+        found.append({name: array[:1] if array.ndim else array for name, array in outputs.items()})
         progress(1)
     return found
 
@@ -77,31 +91,31 @@ def measure_batches(
 def _run(
     runner: Runner,
     rows: Rows,
+    expected: Rows,
     order: Sequence[int],
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    expected: Rows,
-) -> Arrays:
+) -> tuple[Arrays, Arrays]:
+    """What the artefact gives for the rows in `order`, and what is expected."""
     fed = {
         spec.name: np.concatenate([rows[row][spec.name] for row in order]).astype(spec.dtype)
         for spec in inputs
     }
     alone = {o.name: np.concatenate([expected[row][o.name] for row in order]) for o in outputs}
     try:
-        actual = runner.run(fed)
+        given = runner.run(fed)
     except Exception as error:  # a backend may raise anything
         raise CheckFailed(f"a batch of {len(order)} does not run: {error}") from None
+    actual = {name: array for name, array in given.items() if name in alone}
     pairs = paired(outputs, actual, alone, len(order))
-    return {o.name: a.astype(np.float64) for o, (a, _) in zip(outputs, pairs, strict=True)}
+    return (
+        {o.name: a.astype(np.float64) for o, (a, _) in zip(outputs, pairs, strict=True)},
+        {o.name: r.astype(np.float64) for o, (_, r) in zip(outputs, pairs, strict=True)},
+    )
 
 
-def expected_alone(reference: Reference, rows: Rows, progress: Callable[[int], None]) -> Rows:
-    """What the reference gives for each row on its own."""
-    found = []
-    for row in rows:
-        found.append(reference(row))
-        progress(1)
-    return found
+def _has_batch(output: TensorSpec, inputs: Sequence[TensorSpec]) -> bool:
+    return bool(output.dims) and output.dims[0] == inputs[0].dims[0]
 
 
 def _alone(sample: Arrays) -> dict[str, Array]:

@@ -17,6 +17,8 @@ from sam_deploy.progress import Advance
 from sam_deploy.recipe import Tolerances
 from sam_deploy.runner import Arrays, Runner
 
+PARITY_BATCH = 4
+
 
 @dataclass
 class Taken:

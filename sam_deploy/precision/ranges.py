@@ -21,9 +21,10 @@ _SUFFIX = "|largest"
 
 
 def write_instrumented(model: ir.Model, path: Path) -> None:
-    """Write the FP32 graph `model` to `path` with max |x| of every float value as its outputs.
+    """Write the graph `model` to `path` with max |x| of every float value as its outputs.
 
-    Each is taken right behind the node that makes the value: run in this order, no value lives
+    Of FP16 values it is taken in FP32: on ONNX Runtime's CPU provider, which computes them so, it
+    is what a GPU would have to hold. Each is taken right behind the node that makes the value: run in this order, no value lives
     longer than in the graph itself.
     """
     proto = ir.to_proto(model)
@@ -39,10 +40,13 @@ def write_instrumented(model: ir.Model, path: Path) -> None:
 
 
 def _measure(graph: onnx.GraphProto, value: ir.Value) -> None:
-    if value.dtype != ir.DataType.FLOAT or value.name is None:
+    if value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16) or value.name is None:
         return
-    absolute, largest = f"{value.name}|abs", value.name + _SUFFIX
-    graph.node.append(helper.make_node("Abs", [value.name], [absolute]))
+    absolute, largest, measured = f"{value.name}|abs", value.name + _SUFFIX, value.name
+    if value.dtype == ir.DataType.FLOAT16:
+        measured = f"{value.name}|fp32"
+        graph.node.append(helper.make_node("Cast", [value.name], [measured], to=TensorProto.FLOAT))
+    graph.node.append(helper.make_node("Abs", [measured], [absolute]))
     graph.node.append(helper.make_node("ReduceMax", [absolute], [largest], keepdims=0))
     graph.output.append(helper.make_tensor_value_info(largest, TensorProto.FLOAT, []))
 

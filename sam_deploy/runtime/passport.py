@@ -54,7 +54,7 @@ def fitting_plan(manifest: Manifest, flavour: Flavour, machine: Machine, folder:
     plans = [plan for plan in manifest.plans if plan.flavour == flavour]
     if not plans:
         raise MachineError(f"{folder} has no plan for {FULL_NAME[flavour]}: {rebuild}")
-    reasons = {plan.file: _stale(plan, manifest) or misfit(plan, machine) for plan in plans}
+    reasons = {plan.file: stale(plan, manifest) or misfit(plan, machine) for plan in plans}
     for plan in plans:
         if reasons[plan.file] is None:
             return plan
@@ -62,7 +62,7 @@ def fitting_plan(manifest: Manifest, flavour: Flavour, machine: Machine, folder:
     raise MachineError(f"{said}: {rebuild}")
 
 
-def _stale(plan: PlanInfo, manifest: Manifest) -> str | None:
+def stale(plan: PlanInfo, manifest: Manifest) -> str | None:
     """Why `plan` does not belong to this bundle's ONNX."""
     if plan.onnx_sha256 != manifest.files[MODEL].sha256:
         return f"built from another {MODEL} than the bundle's"

@@ -139,6 +139,16 @@ class ParityResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     layers: LayersReport | None = None
     notes: list[str] = []
 
+    def without_pictures(self) -> ParityResult:
+        """The same without thumbnails, which only a page shows."""
+        artefacts = [
+            msgspec.structs.replace(
+                one, worst=[msgspec.structs.replace(w, thumbnail=None) for w in one.worst]
+            )
+            for one in self.artefacts
+        ]
+        return msgspec.structs.replace(self, artefacts=artefacts)
+
     @property
     def failures(self) -> list[str]:
         """Every reason why it did not pass, each naming where."""

@@ -1,0 +1,117 @@
+"""The artefacts of a bundle that run on this machine, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam_deploy.bundle import MODEL
+from sam_deploy.errors import BundleError, MachineError
+from sam_deploy.manifest import Manifest
+from sam_deploy.plans import FLAVOURS, BatchProfile
+from sam_deploy.runner import Runner
+from sam_deploy.runtime import OnnxRunner, TensorRTRunner, find_machine, require_onnxruntime
+from sam_deploy.runtime.onnx_runner import CPU
+from sam_deploy.runtime.passport import misfit, stale
+from sam_deploy.runtime.plan_file import read_plan
+from sam_deploy.verification.result import ArtefactResult, Skipped
+
+_REMOTE = "AzureExecutionProvider"  # listed by ONNX Runtime, and no machine of ours
+_ONNXRUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An artefact on a backend that runs here. `profile` are the batch sizes that it takes."""
+
+    artefact: str
+    flavour: str
+    runner: Runner
+    profile: BatchProfile | None = None
+
+    def close(self) -> None:
+        """Free what it holds on a GPU."""
+        if isinstance(self.runner, TensorRTRunner):
+            self.runner.close()
+
+
+@dataclass(frozen=True)
+class Field:
+    """All artefacts: those that run, those that do not load though they should, and the others."""
+
+    running: list[Contestant]
+    failed: list[ArtefactResult]
+    skipped: list[Skipped]
+
+    def require(self, flavours: Iterable[str]) -> None:
+        """Refuse to judge without the backends `flavours`.
+
+        Raises:
+            MachineError: one of them does not run here; says why.
+        """
+        for flavour in flavours:
+            shown = {c.flavour for c in self.running} | {f.backend for f in self.failed}
+            if flavour not in shown:
+                reasons = [s.reason for s in self.skipped if s.backend.startswith(flavour)]
+                raise MachineError(
+                    f"{flavour} is required and does not run here: "
+                    f"{'; '.join(reasons) or 'the bundle has no plan for it'}"
+                )
+
+
+def contestants(folder: Path, manifest: Manifest) -> Field:
+    """What of the bundle in `folder` runs here: its ONNX on each provider, its plans."""
+    found = Field([], [], [])
+    _add_onnx(folder, found)
+    _add_plans(folder, manifest, found)
+    return found
+
+
+def _add_onnx(folder: Path, found: Field) -> None:
+    try:
+        available = require_onnxruntime().get_available_providers()
+    except MachineError as error:
+        found.skipped.append(Skipped(artefact=MODEL, backend=_ONNXRUNTIME, reason=str(error)))
+        return
+    providers = [CPU, *(p for p in available if p not in (CPU, _REMOTE))]
+    for provider in providers:
+        try:
+            # The reference runs in turn with it: waiting threads must not take its cores.
+            runner = OnnxRunner(folder / MODEL, [provider], spinning=False)
+            found.running.append(Contestant(MODEL, _ONNXRUNTIME, runner))
+        except MachineError as error:
+            backend = f"{_ONNXRUNTIME} {provider}"
+            found.skipped.append(Skipped(artefact=MODEL, backend=backend, reason=str(error)))
+        except BundleError as error:
+            found.failed.append(
+                ArtefactResult(
+                    artefact=MODEL, backend=_ONNXRUNTIME, parity=None, failures=[str(error)]
+                )
+            )
+
+
+def _add_plans(folder: Path, manifest: Manifest, found: Field) -> None:
+    if not manifest.plans:
+        return
+    flavours = [f for f in FLAVOURS if any(plan.flavour == f for plan in manifest.plans)]
+    machine = find_machine(flavours)
+    for plan in manifest.plans:
+        backend = f"{plan.flavour} {plan.version}"
+        with suppress(MachineError):  # what a plan is not for is no failure
+            reason = stale(plan, manifest) or misfit(plan, machine)
+            if reason is not None:
+                found.skipped.append(Skipped(artefact=plan.file, backend=backend, reason=reason))
+                continue
+        try:
+            runner = TensorRTRunner(
+                read_plan(folder, manifest, plan), plan, manifest.inputs, manifest.outputs
+            )
+            found.running.append(Contestant(plan.file, plan.flavour, runner, plan.profile))
+        except (BundleError, MachineError) as error:
+            found.failed.append(
+                ArtefactResult(
+                    artefact=plan.file, backend=plan.flavour, parity=None, failures=[str(error)]
+                )
+            )
