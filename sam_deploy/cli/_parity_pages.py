@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ def check_pages(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: naming the flag.
     """
-    for name in PAGES:
+    for name in (*PAGES, "receipt"):
         path: Path | None = getattr(arguments, name)
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise InputError(f"--{name} {path}: expected a file's name in a folder that is there.")
@@ -40,6 +41,18 @@ def write_pages(arguments: argparse.Namespace, result: ParityResult) -> None:
         path: Path | None = getattr(arguments, name)
         if path is not None:
             write_whole(path, made[name](result))
+
+
+def write_receipt(
+    arguments: argparse.Namespace, result: ParityResult, given: Sequence[str]
+) -> None:
+    """Write the receipt of a bundle that passed; `given` are the command's arguments."""
+    from sam_deploy.bundle import read_manifest
+    from sam_deploy.verification.receipt import receipt_of, receipt_to_json
+
+    command = shlex.join(["sam-parity", *given])
+    receipt = receipt_of(result, read_manifest(arguments.bundle), command)
+    write_whole(arguments.receipt, receipt_to_json(receipt))
 
 
 def write_whole(path: Path, text: str) -> None:

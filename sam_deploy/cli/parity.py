@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam_deploy.cli._parity_pages import check_pages, write_pages
+from sam_deploy.cli._parity_pages import check_pages, write_pages, write_receipt
 from sam_deploy.cli._parity_rows import parity_rows
 from sam_deploy.cli._run import exit_with, nobody_reads, parser, print_json, printable, run
 from sam_deploy.cli._tables import print_rows
@@ -31,10 +31,11 @@ TOLERANCES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run(_parser(), _parity, argv)
+    given = sys.argv[1:] if argv is None else argv
+    return run(_parser(), lambda arguments: _parity(arguments, given), argv)
 
 
-def _parity(arguments: argparse.Namespace) -> int:
+def _parity(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     check_pages(arguments)
     # Before torch is loaded: its waiting threads must not spin on the cores of ONNX Runtime.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -43,6 +44,8 @@ def _parity(arguments: argparse.Namespace) -> int:
 
     result = verify(arguments.bundle, _asked(arguments), progress=StderrProgress())
     write_pages(arguments, result)
+    if arguments.receipt is not None and result.passed:
+        write_receipt(arguments, result, given)
     try:
         if arguments.json:
             print_json(result.without_pictures())
@@ -71,6 +74,8 @@ def _asked(arguments: argparse.Namespace) -> Asked:
         allow_looser=arguments.allow_looser,
         require=tuple(arguments.require),
         resume=not arguments.restart,
+        latency=arguments.receipt is not None,
+        against=arguments.against,
     )
 
 
@@ -118,6 +123,16 @@ def _parser() -> argparse.ArgumentParser:
     pages.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML for CI servers")
     pages.add_argument("--markdown", type=Path, metavar="FILE", help="for a job's summary")
     pages.add_argument("--html", type=Path, metavar="FILE", help="one self-contained page")
+    receipts = made.add_argument_group("receipts")
+    receipts.add_argument(
+        "--receipt", type=Path, metavar="FILE.json", help="keep one of a bundle that passed"
+    )
+    receipts.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE.json",
+        help="fail where parity, nodes, rules, size or latency moved beyond the recipe's drift",
+    )
     return made
 
 

@@ -43,7 +43,7 @@ class OnnxRunner:
 
     `in_file_order` runs the nodes as they stand in the file, not as ONNX Runtime would order them.
     Without `spinning` its threads sleep while they wait: two sessions timed in turn must not take
-    each other's cores. `plain` is the way of other hosts: with every optimizer that is on by
+    each other's cores. `threads` 0 is as many as there are cores. `plain` is the way of other hosts: with every optimizer that is on by
     default.
 
     Raises:
@@ -58,11 +58,13 @@ class OnnxRunner:
         *,
         in_file_order: bool = False,
         spinning: bool = True,
+        threads: int = 0,
         plain: bool = False,
     ) -> None:
         onnxruntime = require_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
         if in_file_order:
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if not spinning:

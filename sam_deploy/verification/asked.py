@@ -27,7 +27,8 @@ class Asked:
     `data` is what both are run on, built-in samples without it; `limit` takes so many of it.
     `tolerances` replace those of the recipe, looser ones only with `allow_looser`. Backends in
     `require` must run here. `resume` goes on from an interrupted run. `layers` looks where in the
-    network the error comes from.
+    network the error comes from, `latency` times the ONNX beside eager PyTorch, and `against` holds
+    the bundle against the receipt of an earlier one.
     """
 
     weights: Path | None = None
@@ -42,6 +43,8 @@ class Asked:
     require: tuple[str, ...] = ()
     resume: bool = True
     layers: bool = False
+    latency: bool = False
+    against: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.

@@ -119,6 +119,16 @@ class LayersReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Modules whose output stands nowhere in the artefact as it is: folded, merged or fused."""
 
 
+class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The bundle's ONNX on the CPU and eager PyTorch beside it, one thread each, measured in turn at
+    batch 1 (or the fixed batch); `ratio` is how many times as fast the bundle is.
+    """
+
+    eager_ms: float
+    bundle_ms: float
+    ratio: float
+
+
 class ParityResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of it. `passed` is the verdict: something ran, and no artefact and no check failed."""
 
@@ -137,6 +147,7 @@ class ParityResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     artefacts: list[ArtefactResult]
     skipped: list[Skipped]
     layers: LayersReport | None = None
+    latency: Latency | None = None
     notes: list[str] = []
 
     def without_pictures(self) -> ParityResult:
