@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sam_deploy.recipe import Island, Tolerances
     from sam_deploy.rewrite_options import RewriteOptions
     from sam_deploy.runtime import Engine, load
+    from sam_deploy.testing import assert_parity
 
 __version__ = version("sam-deploy")
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Quantization",
     "RewriteOptions",
     "Tolerances",
+    "assert_parity",
     "export",
     "load",
 ]
@@ -43,6 +45,7 @@ _HOMES = {
     "Quantization": "quantization",
     "RewriteOptions": "rewrite_options",
     "Tolerances": "recipe",
+    "assert_parity": "testing",
     "export": "exporter",
     "load": "runtime",
 }

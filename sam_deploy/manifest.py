@@ -150,6 +150,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     parity: list[ParityReport]
     recipe: Recipe
     versions: dict[str, str]
+    machine: dict[str, str] = {}
     plans: list[PlanInfo] = []
     verdicts: list[Verdict] = []
     files: dict[str, FileInfo]
@@ -210,3 +211,19 @@ def has_schema_version(path: Path) -> bool:
 def manifest_to_json(manifest: Manifest) -> bytes:
     """The manifest as indented JSON with a newline at the end."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def reproducible_part(manifest: Manifest) -> bytes:
+    """The manifest as JSON without what another export of the same recipe and weights may change:
+    plans and their files, verdicts (they are times), the reports of plans, the machine.
+    """
+    plans = {plan.file for plan in manifest.plans}
+    kept = msgspec.structs.replace(
+        manifest,
+        plans=[],
+        verdicts=[],
+        machine={},
+        parity=[report for report in manifest.parity if report.artefact not in plans],
+        files={name: info for name, info in manifest.files.items() if name not in plans},
+    )
+    return manifest_to_json(kept)

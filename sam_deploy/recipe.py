@@ -328,3 +328,8 @@ def shipped_recipe(model: str, precision: Precision, size: tuple[int, int] | Non
             return exact
     found = folder.glob(f"{model}-{precision}-*.toml")
     return min(found, key=lambda path: (len(path.name), path.name), default=None)
+
+
+def shipped_models() -> list[str]:
+    """The models that there are shipped recipes of."""
+    return sorted({path.stem.split("-")[0] for path in recipes_folder().glob("*.toml")})

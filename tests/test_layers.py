@@ -26,6 +26,7 @@ EXPORT = [
     "parity",
     "exporter",
     "verification",
+    "testing",
     "cli",
 ]
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"}
@@ -33,7 +34,7 @@ ALLOWED = {
     "runtime": NOUNS,
     **{part: NOUNS | set(EXPORT[:place]) for place, part in enumerate(EXPORT)},
 }
-for later in ("parity", "exporter", "verification", "cli"):
+for later in ("parity", "exporter", "verification", "testing", "cli"):
     ALLOWED[later] = ALLOWED[later] | {"runtime"}
 ALLOWED["cli"] = ALLOWED["cli"] | {""}  # the package itself: its version and `load`
 

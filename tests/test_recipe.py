@@ -34,10 +34,29 @@ def refusal(data):
 def test_shipped_recipes_are_named_as_what_they_make(path):
     recipe = read_recipe(path)
     assert recipe.name == path.stem
+    if recipe.weights:  # trained: held to more than the defaults
+        _check_trained(recipe)
+        return
     assert recipe.tolerances.relative_rms <= DEFAULT_TOLERANCES[recipe.precision].relative_rms
     expected = DEFAULT_TOLERANCES[recipe.precision]
     if recipe.precision in QUANTIZED:  # its weights are random without a checkpoint
         expected = msgspec.structs.replace(expected, top1_agreement=UNTRAINED_TOP1)
+    assert recipe.tolerances == expected
+
+
+def _check_trained(recipe):
+    limits = msgspec.to_builtins(recipe.tolerances)
+    usual = msgspec.to_builtins(DEFAULT_TOLERANCES[recipe.precision])
+    for name in ("relative_rms", "max_error", "top1_drop", "top5_drop"):
+        assert limits[name] <= usual[name]
+    for name in ("cosine", "top1_agreement"):
+        assert limits[name] >= usual[name]
+    assert limits["top1_accuracy"] >= 95
+
+
+def test_tolerances_that_are_not_given_are_the_precisions():
+    recipe = recipe_from_dict({**GOOD, "tolerances": {"top1_drop": 0.1}}, "r.toml")
+    expected = msgspec.structs.replace(DEFAULT_TOLERANCES["fp16"], top1_drop=0.1)
     assert recipe.tolerances == expected
 
 
@@ -87,7 +106,8 @@ def test_an_unknown_key_is_refused_with_the_nearest(extra, key, near):
             {"precision": ["fp16"]},
             "precision: expected one of 'fp32', 'fp16', 'int8', 'fp8', got ['fp16']",
         ),
-        ({"tolerances": {"relative_rms": 0.1}}, "missing required field `max_error`"),
+        ({"tolerances": {"top1_drop": 6}}, "tolerances.top1_drop"),
+        ({"tolerances": 1}, "tolerances"),
         ({"model": "smt-t"}, "Did you mean 'smt_t'?"),
         ({"image_size": [31, 99]}, "image size 31x99 is below 32x32"),
         ({"features": True, "softmax": True}, "features and softmax exclude each other"),
@@ -206,7 +226,11 @@ def test_anything_is_a_recipe_or_an_input_error(changes, base):
 def test_shipped_recipes_hold_only_what_they_need():
     for path in SHIPPED:
         keys = tomllib.loads(path.read_text(encoding="utf-8")).keys()
-        if path.stem.split("-")[1] in QUANTIZED:  # whose tolerances depend on the weights
+        if "weights" in keys:  # the example that is trained
+            assert keys - {"model", "image_size", "precision", "tolerances"} == {
+                *("weights", "class_names", "architecture", "preprocessing"),
+            }
+        elif path.stem.split("-")[1] in QUANTIZED:  # whose tolerances depend on the weights
             assert keys == {"model", "image_size", "precision"}
         else:
             assert keys == {"model", "image_size", "precision", "tolerances"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +84,12 @@ def _base(arguments: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"{model} is a recipe's path: give it without --model.")
     if ":" in model:
         return {"model": model}
-    if model != architecture.SAM:
-        architecture.variant(model)
     precision = _precision(arguments) or "fp32"
     shipped = shipped_recipe(model, precision, arguments.image_size)
     if shipped is not None:
-        return tomllib.loads(shipped.read_text(encoding="utf-8"))
+        return read_recipe_data(shipped)
+    if model != architecture.SAM:
+        architecture.variant(model)
     size = SAM_GRID if model == architecture.SAM else DEFAULT_SIZE
     return {"model": model, "precision": precision, "image_size": list(size)}
 

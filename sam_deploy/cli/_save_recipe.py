@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from sam_deploy.errors import InputError
-from sam_deploy.quantization import SYNTHETIC
 from sam_deploy.recipe import QUANTIZED, Recipe
 
 
@@ -32,12 +29,10 @@ def save_recipe(asked: Recipe, decided: Recipe, path: Path, data: Path | None = 
     """Write `asked` to `path` with the precision, tolerances and quantization of `decided`.
 
     Where INT8 or FP8 was calibrated on a part of `data`, that folder is named as its calibration.
-    Paths become relative to the file; lines with default values are left out.
     """
-    import tomli_w
+    from sam_deploy.exporter.recipe_file import write_recipe
 
     calibration = asked.calibration or (None if data is None else str(data))
-
     recipe = msgspec.structs.replace(
         asked,
         precision=decided.precision,
@@ -47,25 +42,4 @@ def save_recipe(asked: Recipe, decided: Recipe, path: Path, data: Path | None = 
         islands=decided.islands,
         calibration=calibration if decided.precision in QUANTIZED else None,
     )
-    lines = _plain(recipe)
-    for key in ("weights", "class_names", "calibration"):
-        if key in lines and lines[key] != SYNTHETIC:
-            lines[key] = os.path.relpath(lines[key], path.parent)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(tomli_w.dumps(lines), encoding="utf-8")
-    partial.replace(path)
-
-
-def _plain(struct: msgspec.Struct) -> dict[str, Any]:
-    """The fields that are not their defaults, as TOML has them."""
-    data = {}
-    for field in msgspec.structs.fields(struct):
-        value = getattr(struct, field.name)
-        default = field.default
-        if field.default_factory is not msgspec.NODEFAULT:
-            default = field.default_factory()
-        if value is not None and value != default:
-            data[field.name] = (
-                _plain(value) if isinstance(value, msgspec.Struct) else msgspec.to_builtins(value)
-            )
-    return data
+    write_recipe(recipe, path)

@@ -23,6 +23,7 @@ from sam_deploy.cli._tables import bundle_rows, print_rows
 from sam_deploy.errors import InputError
 from sam_deploy.plans import EngineChoice
 from sam_deploy.quantization import SYNTHETIC, CalibrationMethod
+from sam_deploy.recipe import shipped_models
 
 if TYPE_CHECKING:
     from sam_deploy.exporter import Request
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: argparse.Namespace) -> None:
     if arguments.list_models:
-        names = list_models()
+        names = sorted({*list_models(), *shipped_models()})
         print_json(names) if arguments.json else print_rows([(name, "") for name in names])
         return
     if arguments.rebuild is not None:

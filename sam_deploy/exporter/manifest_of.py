@@ -11,6 +11,7 @@ import msgspec
 import onnx_ir as ir
 
 from sam_deploy.bundle import file_infos
+from sam_deploy.cpu_info import machine
 from sam_deploy.lowering import OPSET
 from sam_deploy.manifest import (
     SCHEMA_VERSION,
@@ -62,6 +63,7 @@ def manifest_of(
         parity=parity,
         recipe=_portable(recipe),
         versions=_versions(),
+        machine={**machine(), "platform": platform.platform()},
         plans=plans,
         verdicts=verdicts,
         files=file_infos(folder),
@@ -84,5 +86,4 @@ def _versions() -> dict[str, str]:
         **versions,
         "onnxruntime": str(require_onnxruntime().__version__),
         "python": platform.python_version(),
-        "platform": platform.platform(),
     }

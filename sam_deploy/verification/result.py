@@ -116,11 +116,13 @@ class LayersReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     jump: str | None
     suggestions: list[Suggestion]
     unmatched: list[str] = []
-    """Modules whose output stands nowhere in the artefact as it is: folded, merged or fused."""
+    """Modules whose output stands nowhere in the artefact as it is: folded, merged, fused or, in
+    INT8 and FP8, scaled channel by channel."""
+    notes: list[str] = []
 
 
 class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The bundle's ONNX on the CPU and eager PyTorch beside it, one thread each, measured in turn at
+    """The bundle's ONNX on the CPU and eager PyTorch beside it, a thread each, measured in turn at
     batch 1 (or the fixed batch); `ratio` is how many times as fast the bundle is.
     """
 

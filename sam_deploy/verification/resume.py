@@ -6,11 +6,11 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
-import sam_deploy
 from sam_deploy.cache_folder import cache_folder
 from sam_deploy.parity.accuracy import Hits
 from sam_deploy.parity.figures import Sums
@@ -44,7 +44,7 @@ class Checkpoint:
     """Where the state of one run is kept: the same bundle, data, limit and backends find it."""
 
     def __init__(self, parts: Sequence[str]) -> None:
-        key = hashlib.sha256("\n".join([sam_deploy.__version__, *parts]).encode()).hexdigest()
+        key = hashlib.sha256("\n".join([version("sam-deploy"), *parts]).encode()).hexdigest()
         self._path = cache_folder() / "parity" / f"{key}.state"
         self._latest: bytes | None = None
         self._taken = self._written = time.monotonic()
