@@ -57,7 +57,7 @@ def broken_batch(found: BatchParity, tolerances: Tolerances) -> Iterator[str]:
         worst = max(wrong, key=lambda slot: found.slots_rms[slot])
         yield (
             f"batch of {found.size}: slot {worst} is off by a relative RMS of "
-            f"{found.slots_rms[worst]:.1e}, allowed {limit:.1e} ({len(wrong)} slots are wrong)"
+            f"{found.slots_rms[worst]:.1e}, allowed {limit:.1e} ({len(wrong)} of {found.size} are)"
         )
     if not found.neighbours_rms <= tolerances.relative_rms:
         yield (

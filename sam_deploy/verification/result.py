@@ -46,9 +46,8 @@ class WorstSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     @property
     def flipped(self) -> bool:
         """Whether the first class is another than the reference's."""
-        return bool(self.reference) and (
-            self.reference[0].class_index != self.artefact[0].class_index
-        )
+        first = [guesses[0].class_index for guesses in (self.reference, self.artefact) if guesses]
+        return len(set(first)) > 1
 
 
 class Histogram(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -9,11 +9,10 @@ from quantized_graphs import nodes_of
 
 import sam_deploy
 from sam_deploy.bundle import MODEL, QUANTIZATION, read_bundle
+from sam_deploy.cpu_info import cpu_name
 from sam_deploy.errors import CheckFailed, InputError
 from sam_deploy.exporter import Request, calibrated, export_recipe, verdict
-from sam_deploy.exporter.verdict import cpu_name
-from sam_deploy.parity import synthetic_samples
-from sam_deploy.parity import SamplesHash
+from sam_deploy.parity import SamplesHash, synthetic_samples
 from sam_deploy.plans import PlanOptions
 from sam_deploy.precision import audit_precision
 from sam_deploy.preprocess import Preprocessing
