@@ -18,6 +18,7 @@ from sam_deploy.recipe import Tolerances
 from sam_deploy.runner import Arrays, Runner
 
 PARITY_BATCH = 4
+_VALUES, _MOST = 4 * 3 * 224 * 224, 32  # of a batch of images of a usual size; of small samples
 
 
 @dataclass
@@ -63,8 +64,6 @@ def measure_parity(
         tolerances=tolerances,
         profile=profile,
     )
-    if profile is not None:
-        batch = min(batch, profile.max)
     taken = Taken()
     compare([comparison], reference, samples, batch=batch, taken=taken, progress=progress)
     return comparison.report(**described(samples, taken))
@@ -80,7 +79,8 @@ def compare(
     progress: Advance = lambda done: None,
     after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run all on the samples from where `taken` stands, `batch` at a time, in constant memory.
+    """Run all on the samples from where `taken` stands, `batch` at a time, or as many as each of
+    the artefacts takes, in constant memory.
 
     The last batch may be smaller; where an artefact's batch is fixed it is filled up with repeats,
     which are not judged. Where it is free, batches of 1 and of more than 2 are made so if there are
@@ -91,6 +91,7 @@ def compare(
     Raises:
         InputError: none of the images could be read.
     """
+    batch = min([batch, *(c.profile.max for c in comparisons if c.profile is not None)])
     for numbers, x in samples.numbered(batch, taken.next):
         running = [comparison for comparison in comparisons if comparison.void is None]
         if not running:
@@ -99,16 +100,25 @@ def compare(
         labels = samples.labels and [samples.labels[number] for number in numbers]
         expected: dict[int, Arrays] = {}
         for comparison in running:
-            for size in comparison.sizes(len(numbers), batch, extra):
+            sizes = comparison.sizes(len(numbers), batch, extra)
+            whole = min(size for size in sizes if size >= len(numbers))
+            for size in sizes:
                 fed = {name: np.resize(a, (size, *a.shape[1:])) for name, a in x.items()}
                 if size not in expected:
                     expected[size] = reference(fed)
-                comparison.take(fed, expected[size], numbers, labels)
+                comparison.take(fed, expected[size], numbers, labels, counted=size == whole)
         taken.hash.update(x)
         taken.samples += len(numbers)
         taken.next = numbers[-1] + 1
         progress(len(numbers))
         after()
+
+
+def batch_of(examples: Arrays) -> int:
+    """How many samples like `examples` to run at once: 4 images of 224 px, more of what is smaller.
+    """
+    values = sum(array[:1].size for array in examples.values())
+    return max(PARITY_BATCH, min(_VALUES // max(values, 1), _MOST))
 
 
 def described(samples: Samples, taken: Taken) -> dict[str, object]:

@@ -13,10 +13,10 @@ from sam_deploy.bundle import MANIFEST
 from sam_deploy.bundle.files import sha256_of
 from sam_deploy.errors import CheckFailed
 from sam_deploy.manifest import Manifest
-from sam_deploy.parity import PARITY_BATCH, Samples
+from sam_deploy.parity import Samples
 from sam_deploy.parity.batches import chosen_rows, expected_alone, measure_batches
 from sam_deploy.parity.comparison import Comparison
-from sam_deploy.parity.gate import described
+from sam_deploy.parity.gate import batch_of, described
 from sam_deploy.parity.judge import broken_batch
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Tolerances
@@ -27,6 +27,8 @@ from sam_deploy.verification.gallery import Gallery
 from sam_deploy.verification.result import ArtefactResult
 from sam_deploy.verification.resume import Checkpoint, identity_of
 from sam_deploy.verification.streaming import stream
+
+_ANY = 2**12  # batches that no profile bounds
 
 
 def held_artefacts(
@@ -75,12 +77,15 @@ def held_artefacts(
             *(contestant.runner.backend for contestant in running),
         ]
     )
+    batch = manifest.recipe.batch or min(
+        batch_of(subject.examples()), *(c.profile.max for c in running if c.profile), _ANY
+    )
     taken = stream(
         comparisons,
         galleries,
         subject.run,
         samples,
-        batch=manifest.recipe.batch or PARITY_BATCH,
+        batch=batch,
         checkpoint=checkpoint,
         resume=asked.resume,
         progress=progress,
