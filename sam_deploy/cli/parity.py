@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from sam_deploy.cli._parity_pages import check_pages, write_pages, write_receipt
 from sam_deploy.cli._parity_rows import parity_rows
 from sam_deploy.cli._run import exit_with, nobody_reads, parser, print_json, printable, run
-from sam_deploy.cli._tables import print_rows
-from sam_deploy.errors import EXIT_CHECK_FAILED
+from sam_deploy.cli._tables import Row, print_rows
+from sam_deploy.errors import EXIT_CHECK_FAILED, InputError
 
 if TYPE_CHECKING:
-    from sam_deploy.verification import Asked
+    from sam_deploy.verification import Asked, ParityResult
 
 TOLERANCES = {
     "relative_rms": "RMS of the difference over the standard deviation, at most",
@@ -39,10 +39,7 @@ def _parity(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     check_pages(arguments)
     # Before torch is loaded: its waiting threads must not spin on the cores of ONNX Runtime.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from sam_deploy.cli._progress import StderrProgress
-    from sam_deploy.verification import verify
-
-    result = verify(arguments.bundle, _asked(arguments), progress=StderrProgress())
+    result, fixed = _verified(arguments)
     write_pages(arguments, result)
     if arguments.receipt is not None and result.passed:
         write_receipt(arguments, result, given)
@@ -50,7 +47,7 @@ def _parity(arguments: argparse.Namespace, given: Sequence[str]) -> int:
         if arguments.json:
             print_json(result.without_pictures())
         else:
-            print_rows(parity_rows(result))
+            print_rows([*parity_rows(result), *fixed])
         sys.stdout.flush()
     except BrokenPipeError:  # the verdict stands, whether somebody reads it or not
         nobody_reads()
@@ -58,6 +55,34 @@ def _parity(arguments: argparse.Namespace, given: Sequence[str]) -> int:
         return 0
     sys.stderr.write(f"error: parity failed: {printable(result.failures[0])}\n")
     return EXIT_CHECK_FAILED
+
+
+def _verified(arguments: argparse.Namespace) -> tuple[ParityResult, list[Row]]:
+    """What was found; with --fix also what was done about it."""
+    from sam_deploy.cli._progress import StderrProgress
+    from sam_deploy.verification import verify
+
+    asked, progress = _asked(arguments), StderrProgress()
+    if arguments.fix is None:
+        if arguments.calibration is not None:
+            raise InputError("--calibration is for --fix, which calibrates anew. Leave it out.")
+        return verify(arguments.bundle, asked, progress), []
+    from sam_deploy.verification.fixing import fix_bundle
+
+    done = fix_bundle(
+        arguments.bundle,
+        asked,
+        recipe_file=arguments.fix or None,
+        calibration=arguments.calibration,
+        progress=progress,
+    )
+    if done.fix is None:
+        return done.result, [("fix", "none is needed")]
+    kept = ", ".join(suggestion.group for suggestion in done.fix.added)
+    return done.result, [
+        ("fix", f"{done.recipe} passes: it keeps {kept} in higher precision"),
+        ("export", f"sam-export {done.recipe}"),
+    ]
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:
@@ -74,9 +99,15 @@ def _asked(arguments: argparse.Namespace) -> Asked:
         allow_looser=arguments.allow_looser,
         require=tuple(arguments.require),
         resume=not arguments.restart,
+        layers=arguments.layers or (arguments.html is not None and not arguments.no_layers),
         latency=arguments.receipt is not None,
         against=arguments.against,
     )
+
+
+def _recipe_path(text: str) -> Path | str:
+    """A path; '' where there is none."""
+    return Path(text) if text else text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,6 +143,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument(
         "--restart", action="store_true", help="begin anew where an earlier run was interrupted"
+    )
+    where = made.add_argument_group("where it broke")
+    where.add_argument(
+        "--layers", action="store_true", help="the error behind every module (--html has it too)"
+    )
+    where.add_argument("--no-layers", action="store_true", help="--html without that")
+    where.add_argument(
+        "--fix",
+        nargs="?",
+        type=_recipe_path,
+        const="",
+        metavar="RECIPE.toml",
+        help="where it fails, write the recipe that passes beside this one (or the bundle)",
+    )
+    where.add_argument(
+        "--calibration",
+        metavar="DIR|FILE.npz|synthetic",
+        help="of INT8 and FP8 for --fix (default: the recipe's, else three in four of --data)",
     )
     limits = made.add_argument_group("tolerances (the recipe's; these may only tighten them)")
     for name, meaning in TOLERANCES.items():

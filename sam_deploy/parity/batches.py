@@ -54,9 +54,7 @@ def measure_batches(
         CheckFailed: an output of a batch is not as declared, or the artefact does not run.
     """
     judged = [o for o in outputs if o.dtype.startswith("float") and _has_batch(o, inputs)]
-    spread = {
-        o.name: float(np.std([e[o.name].astype(np.float64) for e in expected])) for o in judged
-    }
+    spread = {o.name: _spread([e[o.name] for e in expected]) for o in judged}
     found = []
     for size in sizes if judged else ():
         order = [slot % len(rows) for slot in range(size)]
@@ -66,7 +64,7 @@ def measure_batches(
         neighbours = 0.0
         for name, array in here.items():
             squares = np.square(array - alone[name]).reshape(size, -1)
-            slots = np.maximum(slots, np.sqrt(squares.mean(axis=1)) / (spread[name] or np.inf))
+            slots = np.maximum(slots, np.sqrt(squares.mean(axis=1)) / spread[name])
             other = np.roll(moved[name], -1, axis=0)
             neighbours = max(neighbours, relative_rms(other, array))
         found.append(BatchParity(size=size, slots_rms=slots.tolist(), neighbours_rms=neighbours))
@@ -112,6 +110,12 @@ def _run(
         {o.name: a.astype(np.float64) for o, (a, _) in zip(outputs, pairs, strict=True)},
         {o.name: r.astype(np.float64) for o, (_, r) in zip(outputs, pairs, strict=True)},
     )
+
+
+def _spread(arrays: Sequence[Array]) -> float:
+    """What an error is measured by: of a constant its size, and of zeros 1."""
+    values = np.stack(arrays).astype(np.float64)
+    return float(values.std() or np.abs(values).max() or 1.0)
 
 
 def _has_batch(output: TensorSpec, inputs: Sequence[TensorSpec]) -> bool:

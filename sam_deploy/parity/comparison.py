@@ -82,22 +82,25 @@ class Comparison:
         expected: Arrays,
         numbers: Sequence[int],
         labels: Sequence[int] | None,
+        *,
+        counted: bool = True,
     ) -> None:
         """Run the artefact on `fed`, and take in its outputs beside the `expected` ones.
 
-        The rows beyond those of `numbers` are repeats and not judged.
+        The rows beyond those of `numbers` are repeats and not judged. Samples that are run again,
+        in a batch of another size, are not `counted` again.
         """
         size, rows = len(next(iter(fed.values()))), len(numbers)
         try:
-            actual = self._run({i.name: fed[i.name].astype(i.dtype) for i in self._inputs})
+            actual = self._run(fed)
             pairs = paired(self._outputs, actual, expected, size)
         except CheckFailed as failure:
             self.void = str(failure)
             return
         for figure, (a, r) in zip(self._figures, pairs, strict=True):
             judged = slice(rows) if a.ndim and len(a) == size else ...
-            figure.update(a[judged], r[judged])
-        if size < rows:
+            figure.update(a[judged], r[judged], counted=counted)
+        if not counted:
             return
         if self._classes and labels is not None:
             a, r = pairs[0]
@@ -150,8 +153,11 @@ class Comparison:
             **described,  # type: ignore[arg-type]
         )
 
-    def _run(self, inputs: Arrays) -> Arrays:
+    def _run(self, fed: Arrays) -> Arrays:
+        unknown = [spec.name for spec in self._inputs if spec.name not in fed]
+        if unknown:
+            raise CheckFailed(f"input {unknown[0]}: the reference does not have it")
         try:
-            return self.runner.run(inputs)
+            return self.runner.run({i.name: fed[i.name].astype(i.dtype) for i in self._inputs})
         except Exception as error:  # a backend may raise anything
             raise CheckFailed(f"it does not run: {error}") from None

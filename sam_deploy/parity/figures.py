@@ -47,8 +47,10 @@ class OutputFigures:
         self.sums = Sums() if sums is None else sums
         self._classes = classes
 
-    def update(self, actual: Array, reference: Array) -> None:
-        """Take in a batch of both, of equal shape (B, ...) and finite."""
+    def update(self, actual: Array, reference: Array, *, counted: bool = True) -> None:
+        """Take in a batch of both, of equal shape (B, ...) and finite; the decisions of rows that
+        were taken in before are not `counted` again.
+        """
         if not reference.size:
             return
         sums = self.sums
@@ -58,7 +60,6 @@ class OutputFigures:
         sums.equal += int(near.sum())
         difference = a - r
         self._spread(r)
-        sums.rows += len(r) if r.ndim else 1
         sums.minimum = min(sums.minimum, float(r.min()))
         sums.maximum = max(sums.maximum, float(r.max()))
         sums.reference_squares += float(np.vdot(r, r))
@@ -66,7 +67,7 @@ class OutputFigures:
         sums.product += float(np.vdot(a, r))
         sums.difference_squares += float(np.vdot(difference, difference))
         sums.largest = max(sums.largest, float(np.abs(difference).max()))
-        if self._classes:
+        if self._classes and counted:
             self._decisions(a, r)
 
     def result(self) -> OutputParity:
@@ -108,6 +109,7 @@ class OutputFigures:
         chosen, expected = a.argmax(axis=1), r.argmax(axis=1)
         rows = np.arange(len(r))
         margins = r[rows, expected] - r[rows, chosen]
+        self.sums.rows += len(r)
         self.sums.agreeing += int((chosen == expected).sum())
         self.sums.margins += float(margins.sum())
         self.sums.largest_margin = max(self.sums.largest_margin, float(margins.max()))

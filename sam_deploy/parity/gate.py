@@ -115,8 +115,7 @@ def compare(
 
 
 def batch_of(examples: Arrays) -> int:
-    """How many samples like `examples` to run at once: 4 images of 224 px, more of what is smaller.
-    """
+    """How many samples like `examples` to run at once: 4 of 224 px, more of what is smaller."""
     values = sum(array[:1].size for array in examples.values())
     return max(PARITY_BATCH, min(_VALUES // max(values, 1), _MOST))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from sam_deploy.runner import Array, Arrays
 LABELS = "labels"
 _SUFFIX = ".npy"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+# RuntimeError: encrypted; NotImplementedError is one, of an unknown compression.
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class _Header(NamedTuple):
@@ -27,27 +30,32 @@ class _Header(NamedTuple):
     dtype: np.dtype[np.generic]
     by_columns: bool
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 def npz_samples(
     path: Path,
     examples: Arrays,
     *,
     num_classes: int | None = None,
+    labelled: bool = True,
     rows: Sequence[int] | None = None,
 ) -> Samples:
     """The samples in the .npz at `path`: an array for each input, samples in dimension 0.
 
     They are given in the types of `examples`, arrays like the inputs. Of a classifier of
-    `num_classes` it may also hold "labels", a class number for each sample. `rows`, ascending,
-    takes those alone.
+    `num_classes` it may also hold "labels", a class number for each sample, which are left alone
+    where it is not to be `labelled`. `rows`, ascending, takes those alone.
 
     Raises:
         InputError: it cannot be read, its arrays are others than the inputs, or labels are no
             classes. While iterating: it is cut short.
     """
     headers = _headers(path)
-    labelled = num_classes is not None and LABELS in headers and LABELS not in examples
-    if set(headers) - ({LABELS} if labelled else set()) != set(examples):
+    has_labels = num_classes is not None and LABELS in headers and LABELS not in examples
+    if set(headers) - ({LABELS} if has_labels else set()) != set(examples):
         raise InputError(
             f"{path} holds {', '.join(sorted(headers)) or 'nothing'}; expected an array for each "
             f"input: {', '.join(examples)}."
@@ -56,7 +64,9 @@ def npz_samples(
         check_fits(headers[name].shape, headers[name].dtype, like, f"{name} in {path}", "samples")
     count = rows_of({name: headers[name].shape[0] for name in examples})
     wanted = range(count) if rows is None else rows
-    labels = _labels(path, headers[LABELS], count, num_classes) if labelled else None
+    labels = None
+    if has_labels and labelled:
+        labels = _labels(path, headers[LABELS], count, num_classes)
 
     def make(start: int) -> Numbered:
         chosen = {row: number for number, row in enumerate(wanted) if number >= start}
@@ -83,11 +93,16 @@ def _headers(path: Path) -> dict[str, _Header]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = {}
-            for member in archive.namelist():
+            for member in archive.infolist():
+                if not member.filename.endswith(_SUFFIX):
+                    raise ValueError("no array")
                 with archive.open(member) as file:
-                    found[member.removesuffix(_SUFFIX)] = _header(file)
+                    header = _header(file)
+                    if file.tell() + header.nbytes != member.file_size:
+                        raise EOFError
+                found[member.filename.removesuffix(_SUFFIX)] = header
             return found
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    except _DAMAGED:
         raise InputError(_unreadable(path)) from None
 
 
@@ -113,7 +128,7 @@ def _rows(path: Path, headers: Mapping[str, _Header], names: Sequence[str]) -> I
                     sources.append(_streamed(file, headers[name]))
             for row in zip(*sources, strict=True):
                 yield dict(zip(names, row, strict=True))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+    except _DAMAGED:
         raise InputError(_unreadable(path)) from None
 
 

@@ -49,7 +49,7 @@ class Samples:
         """What should be known of the images that could not be read, once all were iterated."""
         if not self.unreadable:
             return []
-        shown = "; ".join(list(self.unreadable.values())[:5])
+        shown = in_utf8("; ".join(list(self.unreadable.values())[:5]))
         return [f"{len(self.unreadable)} of {self.count} images were left out: {shown}"]
 
     def batches(self, size: int) -> Iterator[Arrays]:
@@ -88,7 +88,14 @@ class Samples:
 
     def name(self, number: int) -> str:
         """What sample `number` is called in reports."""
-        return self.names[number] if self.names is not None else f"{self.kind} sample {number}"
+        if self.names is None:
+            return f"{self.kind} sample {number}"
+        return in_utf8(self.names[number])
+
+
+def in_utf8(text: str) -> str:
+    """`text` with what UTF-8 has no form for escaped: a file's name may be any bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def image_samples(

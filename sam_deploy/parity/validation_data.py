@@ -28,12 +28,12 @@ def samples_for(
     """
     name, classes = subject.input_names[0], subject.info.num_classes
     if data is not None and data.suffix == ".npz":
-        labelled = None if labels == "none" else classes
-        samples = npz_samples(data, subject.examples(), num_classes=labelled)
+        examples, labelled = subject.examples(), labels != "none"
+        samples = npz_samples(data, examples, num_classes=classes, labelled=labelled)
         if limit is None:
             return samples
         rows = spread(samples.count, limit)
-        return npz_samples(data, subject.examples(), num_classes=labelled, rows=rows)
+        return npz_samples(data, examples, num_classes=classes, labelled=labelled, rows=rows)
     if data is not None:
         if subject.preprocessing is None:
             raise InputError(

@@ -24,8 +24,8 @@ def write_instrumented(model: ir.Model, path: Path) -> None:
     """Write the graph `model` to `path` with max |x| of every float value as its outputs.
 
     Of FP16 values it is taken in FP32: on ONNX Runtime's CPU provider, which computes them so, it
-    is what a GPU would have to hold. Each is taken right behind the node that makes the value: run in this order, no value lives
-    longer than in the graph itself.
+    is what a GPU would have to hold. Each is taken right behind the node that makes the value: run
+    in this order, no value lives longer than in the graph itself.
     """
     proto = ir.to_proto(model)
     nodes = list(proto.graph.node)

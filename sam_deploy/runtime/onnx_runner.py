@@ -43,8 +43,8 @@ class OnnxRunner:
 
     `in_file_order` runs the nodes as they stand in the file, not as ONNX Runtime would order them.
     Without `spinning` its threads sleep while they wait: two sessions timed in turn must not take
-    each other's cores. `threads` 0 is as many as there are cores. `plain` is the way of other hosts: with every optimizer that is on by
-    default.
+    each other's cores. `threads` 0 is as many as there are cores. `plain` is the way of other
+    hosts: with every optimizer that is on by default.
 
     Raises:
         MachineError: onnxruntime is not installed, or the provider asked for does not start.

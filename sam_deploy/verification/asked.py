@@ -11,11 +11,13 @@ import msgspec
 from torch import nn
 
 from sam_deploy.errors import InputError
+from sam_deploy.parity import Samples
 from sam_deploy.parity.folders import Labels
 from sam_deploy.recipe import Tolerances
 from sam_deploy.runtime import BACKENDS
 from sam_deploy.validation import struct_from_dict
 
+_OF_LABELS = ("top1_drop", "top5_drop", "top1_accuracy")
 _AT_LEAST = ("cosine", "top1_agreement", "top1_accuracy")
 
 
@@ -78,3 +80,17 @@ def held_to(limits: Tolerances, asked: Asked) -> Tolerances:
                 "you mean it: --allow-looser."
             )
     return found
+
+
+def check_labels(asked: Asked, samples: Samples) -> None:
+    """Refuse to leave unjudged what is asked for.
+
+    Raises:
+        InputError: a tolerance is of labelled samples, and these have no labels.
+    """
+    unjudged = [name for name in _OF_LABELS if name in asked.tolerances]
+    if unjudged and samples.labels is None:
+        raise InputError(
+            f"{unjudged[0]} is of labelled samples, and these have no labels. Give a folder with "
+            "one for each class and no images beside them, or an .npz with labels."
+        )

@@ -1,26 +1,39 @@
 """What each group adds to the error of the outputs: its own part, and nothing that came before it.
 
-The artefact is cut where its groups end and every part is run on the exact values, so what differs
-behind a part was made in it. That difference is then put into the FP32 graph, at this one place:
-what arrives at the outputs is the group's own. Such parts of an error are independent, so their
-squares add up.
+The artefact is cut where its groups end, and every part is run on the exact values: what differs
+behind a part was made in it. That difference is then put into the FP32 graph at this one place,
+and what arrives at the outputs is the group's own. Such errors are independent, so their squares
+add up to that of the whole artefact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from sam_deploy.progress import Progress
-from sam_deploy.runner import Array, Arrays
+from sam_deploy.runner import Arrays
 from sam_deploy.runtime import OnnxRunner
 from sam_deploy.verification.spread import Spread
 from sam_deploy.verification.values import GIVEN, SEEN, SHIFT, write_cut, write_seen, write_shifted
 
-_MOST_GROUPS = 32  # a run of the whole network each: those with the largest differences
+_MOST_GROUPS = 64
+_RUNS = 128  # of the whole network: each group on each sample takes one
+_MOST_SAMPLES = 8
+
+
+class Effect(NamedTuple):
+    """The relative RMS that a group makes: behind itself on exact values, and of it at the outputs.
+
+    `at_outputs` is 0 where it was not looked at.
+    """
+
+    own: float
+    at_outputs: float
 
 
 def group_effects(
@@ -31,56 +44,59 @@ def group_effects(
     providers: Sequence[str],
     work: Path,
     progress: Progress,
-) -> dict[str, float]:
-    """The relative RMS of the outputs that each group alone makes, by the group's name.
+) -> dict[str, Effect]:
+    """What each group alone makes, by the group's name.
 
-    `exits` is the value behind each group, in both the FP32 `graph` and the `artefact`. Of more
-    than 32 groups those are looked at whose own values differ most.
+    `exits` is the value behind each group, in the FP32 `graph` as in `artefact`. What arrives at
+    the outputs is looked at where there is a difference; of more than 64 groups, of those that
+    differ most.
     """
     values = list(exits.values())
-    for name, write, model in (
-        ("exact", write_seen, graph),
-        ("cut", write_cut, artefact),
-        ("shifted", write_shifted, graph),
-    ):
-        write(model, values, work / f"{name}.onnx")
-    exact, shifted = (OnnxRunner(work / f"{name}.onnx") for name in ("exact", "shifted"))
+    write_seen(graph, values, work / "exact.onnx")
+    write_cut(artefact, values, work / "cut.onnx")
+    write_shifted(graph, values, work / "shifted.onnx")
+    exact, shifted = OnnxRunner(work / "exact.onnx"), OnnxRunner(work / "shifted.onnx")
     cut = OnnxRunner(work / "cut.onnx", providers)
-    outputs = [value.name or "" for value in graph.graph.outputs]
-    found: dict[str, dict[str, Spread]] = {}
-    with progress.stage("groups", len(batches) * min(len(exits), _MOST_GROUPS)) as advance:
-        for batch in batches:
-            expected = exact.run(batch)
-            given = {
-                **batch,
-                **{name + GIVEN: expected[name + SEEN] for name in values},
-            }
-            made = cut.run({i.name: given[i.name].astype(i.dtype) for i in cut.inputs})
-            differences = {
-                group: made[name + SEEN] - expected[name + SEEN] for group, name in exits.items()
-            }
-            if not found:
-                found = _largest(differences, {g: expected[n + SEEN] for g, n in exits.items()})
-            still = {name + SHIFT: np.zeros((), np.float32) for name in values}
-            for group, spreads in found.items():
-                shift = {exits[group] + SHIFT: differences[group]}
-                actual = shifted.run({**batch, **still, **shift})
-                for name in outputs:
-                    if expected[name].dtype.kind == "f":
-                        spread = spreads.setdefault(name, Spread())
-                        spread.update(actual[name], expected[name])
+    still = {name + SHIFT: np.zeros((), np.float32) for name in values}
+    outputs = [output.name for output in exact.outputs if output.dtype.startswith("float")]
+    outputs = [name for name in outputs if not name.endswith(SEEN)]
+    own = {group: Spread() for group in exits}
+    arrived: dict[str, dict[str, Spread]] = {}
+    with progress.stage("groups", len(exits)) as advance:
+        for number, batch in enumerate(batches[:_MOST_SAMPLES]):
+            if number and (number + 1) * len(arrived) > _RUNS:
+                break
+            seen = exact.run(batch)
+            made = _made(cut, {**batch, **{name + GIVEN: seen[name + SEEN] for name in values}})
+            for group, name in exits.items():
+                own[group].update(made[name + SEEN], seen[name + SEEN])
+            if not number:
+                arrived = {group: {o: Spread() for o in outputs} for group in _largest(own)}
+            expected = shifted.run({**batch, **still})
+            for group, spreads in arrived.items():
+                name = exits[group]
+                with np.errstate(invalid="ignore"):  # infinite on both sides
+                    shift = made[name + SEEN] - seen[name + SEEN]
+                actual = shifted.run({**batch, **still, name + SHIFT: shift})
+                for output, spread in spreads.items():
+                    spread.update(actual[output], expected[output])
                 advance(1)
     return {
-        group: max((spread.relative_rms or 0.0 for spread in spreads.values()), default=0.0)
-        for group, spreads in found.items()
+        group: Effect(_worst([spread]), _worst(arrived.get(group, {}).values()))
+        for group, spread in own.items()
     }
 
 
-def _largest(differences: Arrays, reference: Arrays) -> dict[str, dict[str, Spread]]:
-    """The groups whose values differ most, in their order."""
+def _made(cut: OnnxRunner, given: Arrays) -> Arrays:
+    return cut.run({spec.name: given[spec.name].astype(spec.dtype) for spec in cut.inputs})
 
-    def own(group: str) -> float:
-        return float(np.linalg.norm(differences[group]) / (reference[group].std() + 1e-30))
 
-    chosen = sorted(differences, key=own, reverse=True)[:_MOST_GROUPS]
-    return {group: {} for group in differences if group in chosen}
+def _largest(own: Mapping[str, Spread]) -> list[str]:
+    """The groups that make a difference, those with the largest where they are many; in order."""
+    differing = [group for group, spread in own.items() if _worst([spread])]
+    largest = sorted(differing, key=lambda group: -_worst([own[group]]))[:_MOST_GROUPS]
+    return [group for group in differing if group in largest]
+
+
+def _worst(spreads: Iterable[Spread]) -> float:
+    return max((spread.relative_rms or 0.0 for spread in spreads), default=0.0)

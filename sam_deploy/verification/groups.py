@@ -1,4 +1,4 @@
-"""Which modules one would keep in higher precision together: an attention, an MLP, a convolution."""
+"""Which modules one would keep in higher precision together: an attention, an MLP, a head."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ numbers are the same in another order, so the largest of them is the same too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -87,20 +87,32 @@ def match_values(
     sizes = {module: size * len(names) for module, (names, size) in wanted.items()}
     for modules in chunks(sizes):
         candidates = {module: wanted[module][0] for module in modules}
-        write_seen(graph, {name for names in candidates.values() for name in names}, path)
-        seen = OnnxRunner(path).run(batch)
-
-        def decide(module: str, array: Array) -> None:
-            for name in candidates.get(module, ()):
-                layout = _layout_of(seen[name + SEEN], array)
-                if layout is not None:
-                    matches[module] = Match(name, layout, array.nbytes)
-                    return
-
-        run_watched(subject, batch, decide)
-        del seen
+        matches |= _decided(graph, subject, batch, candidates, path)
     path.unlink()
     return matches, [module for module in wanted if module not in matches]
+
+
+def _decided(
+    graph: ir.Model,
+    subject: Subject,
+    batch: Arrays,
+    candidates: Mapping[str, list[str]],
+    path: Path,
+) -> dict[str, Match]:
+    """The first of a module's candidates whose numbers are the module's, one by one."""
+    write_seen(graph, {name for names in candidates.values() for name in names}, path)
+    seen = OnnxRunner(path).run(batch)
+    found: dict[str, Match] = {}
+
+    def decide(module: str, array: Array) -> None:
+        for name in candidates.get(module, ()):
+            layout = _layout_of(seen[name + SEEN], array)
+            if layout is not None:
+                found[module] = Match(name, layout, array.nbytes)
+                return
+
+    run_watched(subject, batch, decide)
+    return found
 
 
 def chunks(sizes: Mapping[T, int]) -> Iterator[list[T]]:
@@ -119,8 +131,8 @@ def chunks(sizes: Mapping[T, int]) -> Iterator[list[T]]:
 
 def _kinship(module: str, value: str) -> int:
     """How many steps from the top a module's path and that of a value have in common."""
-    paths = [module.split("."), value.rpartition("/")[0].split(".")]
-    return len(os.path.commonprefix(paths))
+    steps = zip(module.split("."), value.rpartition("/")[0].split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], steps))
 
 
 def _layout_of(value: Array, wanted: Array) -> str | None:

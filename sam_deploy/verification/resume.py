@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ import msgspec
 from sam_deploy.cache_folder import cache_folder
 from sam_deploy.parity.accuracy import Hits
 from sam_deploy.parity.figures import Sums
+from sam_deploy.parity.sample_hash import sample_hashes
 from sam_deploy.parity.samples import Samples
 from sam_deploy.verification.gallery import Seen
 
@@ -44,7 +46,8 @@ class Checkpoint:
     """Where the state of one run is kept: the same bundle, data, limit and backends find it."""
 
     def __init__(self, parts: Sequence[str]) -> None:
-        key = hashlib.sha256("\n".join([version("sam-deploy"), *parts]).encode()).hexdigest()
+        named = "\n".join([version("sam-deploy"), *parts])
+        key = hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()
         self._path = cache_folder() / "parity" / f"{key}.state"
         self._latest: bytes | None = None
         self._taken = self._written = time.monotonic()
@@ -60,9 +63,13 @@ class Checkpoint:
         return time.monotonic() - self._taken >= _SNAPSHOT_EVERY_S
 
     def snapshot(self, state: State) -> None:
-        """Remember `state`, between two batches; from time to time it goes to the disk."""
+        """Remember `state`, between two batches; from time to time it goes to the disk.
+
+        One that names a file in no encoding cannot be kept.
+        """
         self._taken = time.monotonic()
-        self._latest = msgspec.msgpack.encode(state)
+        with suppress(UnicodeEncodeError):
+            self._latest = msgspec.msgpack.encode(state)
         if self._taken - self._written >= _WRITE_EVERY_S:
             self.flush()
 
@@ -73,7 +80,7 @@ class Checkpoint:
             return
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_suffix(".partial")
+            partial = self._path.with_suffix(f".{os.getpid()}")  # another run may write it too
             partial.write_bytes(self._latest)
             partial.replace(self._path)
 
@@ -84,8 +91,10 @@ class Checkpoint:
 
 
 def identity_of(samples: Samples, data: Path | None) -> list[str]:
-    """What tells one set of samples from another without reading them: names, sizes, times."""
+    """What tells one set of samples from another: of files their names, sizes and times."""
     parts = [samples.kind, str(samples.count), str(samples.labels)]
+    if samples.kind == "example":
+        parts += sample_hashes(samples)
     paths = [Path(name) for name in samples.names or ()] if samples.kind == "folder" else []
     for path in [*paths, *([data] if data is not None else [])]:
         with suppress(OSError):

@@ -13,13 +13,23 @@ import onnx_ir as ir
 SEEN = "|seen"
 GIVEN = "|given"
 SHIFT = "|shift"
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def values_of(model: ir.Model) -> dict[str, ir.Value]:
-    """What the nodes of `model` make, by name, in the order of the graph; floats only."""
-    floats = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+    """The floats that the nodes of `model` make, by name, in the order of the graph.
+
+    Where a Cast gives an output its type, that name means what stands before it: that is what
+    the rest of the graph reads.
+    """
     made = (value for node in model.graph for value in node.outputs)
-    return {value.name: value for value in made if value.name and value.dtype in floats}
+    found = {value.name: value for value in made if value.name and value.dtype in _FLOATS}
+    for output in model.graph.outputs:
+        producer = output.producer()
+        before = producer.inputs[0] if producer and producer.op_type == "Cast" else None
+        if output.name in found and before is not None and before.name in found:
+            found[output.name] = before
+    return found
 
 
 def write_seen(model: ir.Model, names: Collection[str], path: Path) -> None:
@@ -27,7 +37,7 @@ def write_seen(model: ir.Model, names: Collection[str], path: Path) -> None:
     copied = model.clone()
     values = values_of(copied)
     for name in names:
-        _see(copied.graph, values[name])
+        _see(copied.graph, name, values[name])
     ir.save(copied, path)
 
 
@@ -39,7 +49,7 @@ def write_cut(model: ir.Model, names: Collection[str], path: Path) -> None:
     values = values_of(copied)
     for name in names:
         value, uses = values[name], list(values[name].uses())
-        _see(copied.graph, value)
+        _see(copied.graph, name, value)
         if not uses:
             continue
         given = _input(copied.graph, name + GIVEN)
@@ -62,7 +72,7 @@ def write_shifted(model: ir.Model, names: Collection[str], path: Path) -> None:
         assert producer is not None
         added = ir.node("Add", [value, _input(graph, name + SHIFT)], name=f"{name}|shifted")
         shifted = added.outputs[0]
-        shifted.name, shifted.dtype, shifted.shape = f"{name}|shifted", value.dtype, value.shape
+        shifted.name, shifted.type, shifted.shape = f"{name}|shifted", value.type, value.shape
         graph.insert_after(producer, added)
         for user, index in uses:
             user.replace_input_with(index, shifted)
@@ -73,8 +83,8 @@ def write_shifted(model: ir.Model, names: Collection[str], path: Path) -> None:
     ir.save(copied, path)
 
 
-def _see(graph: ir.Graph, value: ir.Value) -> None:
-    node = _node("Cast", [value], f"{value.name}{SEEN}", ir.DataType.FLOAT)
+def _see(graph: ir.Graph, name: str, value: ir.Value) -> None:
+    node = _node("Cast", [value], f"{name}{SEEN}", ir.DataType.FLOAT)
     graph.append(node)
     graph.outputs.append(node.outputs[0])
 

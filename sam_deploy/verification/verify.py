@@ -9,23 +9,26 @@ from pathlib import Path
 import msgspec
 
 from sam_deploy.bundle import MODEL, read_bundle
-from sam_deploy.errors import CheckFailed
+from sam_deploy.errors import BundleError, CheckFailed, SamDeployError
+from sam_deploy.manifest import Manifest
 from sam_deploy.parity import Samples
 from sam_deploy.parity.crash import check_loads
+from sam_deploy.parity.samples import in_utf8
 from sam_deploy.parity.validation_data import samples_for
 from sam_deploy.progress import Progress
-from sam_deploy.recipe import Tolerances
 from sam_deploy.reference import Subject
-from sam_deploy.verification.asked import Asked, held_to
+from sam_deploy.verification.asked import Asked, check_labels, held_to
 from sam_deploy.verification.bundle_reference import bundle_reference
 from sam_deploy.verification.contestants import Contestant, Field, contestants
 from sam_deploy.verification.drift import drift_checks
 from sam_deploy.verification.held import held_artefacts
+from sam_deploy.verification.notes import notes_on
 from sam_deploy.verification.overflow import overflow_check
 from sam_deploy.verification.receipt import read_receipt
-from sam_deploy.verification.result import ArtefactResult, Check, ParityResult
+from sam_deploy.verification.result import Check, LayersReport, ParityResult
 from sam_deploy.verification.structure import structure_checks
 from sam_deploy.verification.timing import measured_latency
+from sam_deploy.verification.where import where_it_broke
 
 _LOADS = "loads"
 
@@ -44,13 +47,44 @@ def verify(
             tolerances that are looser than the recipe's.
         MachineError: a backend that is required does not run here.
     """
-    asked, progress = asked or Asked(), progress or Progress()
     manifest = read_bundle(bundle)
+    if in_utf8(str(bundle)) != str(bundle):
+        raise BundleError(f"ONNX Runtime cannot open {bundle}: the path is no UTF-8. Rename it.")
+    with _unchanged(bundle, manifest):
+        return _verified(bundle, manifest, asked or Asked(), progress or Progress())
+
+
+@contextmanager
+def _unchanged(bundle: Path, manifest: Manifest) -> Iterator[None]:
+    """Files are read at several times: a verdict, or an error, holds for one bundle only."""
+    try:
+        yield
+    except Exception:
+        if not _is_still(bundle, manifest):
+            raise BundleError(_replaced(bundle)) from None
+        raise
+    if not _is_still(bundle, manifest):
+        raise BundleError(_replaced(bundle))
+
+
+def _is_still(bundle: Path, manifest: Manifest) -> bool:
+    try:
+        return read_bundle(bundle) == manifest
+    except BundleError:
+        return False
+
+
+def _replaced(bundle: Path) -> str:
+    return f"{bundle} was changed or replaced while it was verified. Verify it again."
+
+
+def _verified(bundle: Path, manifest: Manifest, asked: Asked, progress: Progress) -> ParityResult:
     limits = held_to(manifest.recipe.tolerances, asked)
     receipt = None if asked.against is None else read_receipt(asked.against)
     with progress.stage("load"):
         subject = bundle_reference(manifest, asked)
         samples = samples_for(subject, asked.data, labels=asked.labels, limit=asked.limit)
+        check_labels(asked, samples)
         crash = _crash(bundle, subject)
         field = contestants(bundle, manifest) if crash is None else Field([], [], [])
     with _closing(field.running):
@@ -59,30 +93,38 @@ def verify(
         results = held_artefacts(
             bundle, manifest, subject, samples, field.running, limits, asked, progress
         )
-        if crash is None:
+        ran = any(one.artefact == MODEL and one.parity is not None for one in results)
+        if ran:
             overflow = overflow_check(bundle, manifest, samples, progress)
             checks += [overflow] if overflow is not None else []
         latency = None
-        if asked.latency or receipt is not None:
+        if ran and (asked.latency or receipt is not None):
             latency = measured_latency(bundle, manifest, subject, progress)
+        layers: LayersReport | None = None
+        lacking: list[str] = []
+        if asked.layers and crash is None:
+            layers, checks, lacking = _looked_into(
+                bundle, manifest, subject, samples, checks, progress
+            )
     artefacts = [*field.failed, *results]
     failed = any(c.passed is False for c in checks) or any(a.failures for a in artefacts)
     result = ParityResult(
         passed=bool(artefacts) and not failed,
-        bundle=str(bundle),
+        bundle=in_utf8(str(bundle)),
         name=manifest.name,
         model=manifest.recipe.model,
         precision=manifest.recipe.precision,
         weights_sha256=manifest.weights.sha256,
-        data=samples.kind if asked.data is None else str(asked.data),
+        data=samples.kind if asked.data is None else in_utf8(str(asked.data)),
         samples=max((a.parity.samples for a in artefacts if a.parity), default=0),
         labelled=samples.labels is not None,
         tolerances=limits,
         checks=checks,
         artefacts=artefacts,
         skipped=field.skipped,
+        layers=layers,
         latency=latency,
-        notes=[*_notes(samples, artefacts, limits), *samples.left_out()],
+        notes=[*lacking, *notes_on(samples, artefacts, limits), *samples.left_out()],
     )
     for text in result.notes:
         progress.note(text)
@@ -91,6 +133,22 @@ def verify(
     moved = drift_checks(receipt, result, manifest)
     passed = result.passed and all(check.passed is not False for check in moved)
     return msgspec.structs.replace(result, checks=[*checks, *moved], passed=passed)
+
+
+def _looked_into(
+    bundle: Path,
+    manifest: Manifest,
+    subject: Subject,
+    samples: Samples,
+    checks: list[Check],
+    progress: Progress,
+) -> tuple[LayersReport | None, list[Check], list[str]]:
+    """Where it broke, a check more, and why it could not be told: that is no verdict of its own."""
+    try:
+        layers, rewritten = where_it_broke(bundle, manifest, subject, samples, progress)
+    except (SamDeployError, ModuleNotFoundError) as error:
+        return None, checks, [f"where in the network the error comes from was not told: {error}"]
+    return layers, [*checks, rewritten], []
 
 
 def _crash(bundle: Path, subject: Subject) -> Check | None:
@@ -111,26 +169,3 @@ def _closing(running: Sequence[Contestant]) -> Iterator[None]:
     finally:
         for contestant in running:
             contestant.close()
-
-
-def _notes(
-    samples: Samples, artefacts: Sequence[ArtefactResult], limits: Tolerances
-) -> Iterator[str]:
-    """What whoever reads the verdict should know of what it rests on."""
-    if samples.kind in ("synthetic", "seeded normal", "example"):
-        yield (
-            "measured on built-in samples, not on your images: give --data with images like those "
-            "in production, in a folder for each class where their classes are known."
-        )
-    if samples.count == 1:
-        yield "a single sample: an artefact that ignores its input would pass. Give more."
-    for result in artefacts:
-        accuracy = result.parity.accuracy if result.parity else None
-        if accuracy is not None and accuracy.top1_drop <= limits.top1_drop:
-            upper = accuracy.top1_interval[1]
-            if upper > max(limits.top1_drop, 0.05):
-                yield (
-                    f"{result.artefact} on {result.backend}: {accuracy.samples} labelled samples "
-                    f"cannot tell a drop of {limits.top1_drop:g} points: it may be up to "
-                    f"{upper:.2f}. Give more to be sure."
-                )

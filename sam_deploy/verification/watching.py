@@ -36,7 +36,11 @@ def run_watched(
         return noticed
 
     parts = [(path, part) for path, part in subject.module.named_modules() if path]
-    hooks = [part.register_forward_hook(watch(path)) for path, part in parts]
+    hooks = [
+        part.register_forward_hook(watch(path))
+        for path, part in parts
+        if "parametrizations" not in path.split(".")  # they give weights
+    ]
     try:
         return subject.run(inputs)
     finally:
