@@ -57,6 +57,7 @@ gpu: ## what only a GPU can show: every engine's parity and speed there, with re
 bench: $(READY) ## what the published tables are made of, on this CPU and undisturbed
 	$(BIN)/python benchmarks/forms.py --out benchmarks/results/forms-smt_t-x86-2core.json
 	$(BIN)/python benchmarks/export_cost.py --out benchmarks/results/export-cost-x86-2core.json
+	$(BIN)/python benchmarks/parity_cost.py --out benchmarks/results/parity-cost-x86-2core.json
 	$(BIN)/python benchmarks/receipts.py
 	$(BIN)/python benchmarks/import_time.py
 

@@ -52,16 +52,24 @@ def recipes() -> str:
 def receipts() -> str:
     """The committed receipts."""
     lines = [
-        "| receipt | measured on | relative RMS | speed against eager PyTorch, batch 1 |",
-        "|---|---|---|---|",
+        "| receipt | measured on | relative RMS | top-1 on labelled data, PyTorch's "
+        "| speed against eager PyTorch, batch 1 |",
+        "|---|---|---|---|---|",
     ]
     for name, record in all_receipts().items():
         link = f"[{name}](receipts/{name}.json)"
+        top1 = accuracy(record)
         for run in runs(record):
             ratio = f"{run.ratio:.2f}" if run.ratio else "not measured"
             where = run.where if run.engine == CPU_ENGINE else f"{run.engine} on {run.where}"
-            lines.append(f"| {link} | {where} | {run.relative_rms:.1e} | {ratio} |")
+            lines.append(f"| {link} | {where} | {run.relative_rms:.1e} | {top1} | {ratio} |")
     return "\n".join(lines)
+
+
+def accuracy(record: dict[str, Any]) -> str:
+    """Top-1 of the bundle and of PyTorch, where a receipt is of labelled data."""
+    found = record.get("parity", {}).get("accuracy")
+    return f"{found['top1']:.2f} %, {found['reference_top1']:.2f} %" if found else ""
 
 
 def engines() -> str:
@@ -165,6 +173,15 @@ def export_cost() -> str:
     return "\n".join(lines)
 
 
+def parity_cost() -> str:
+    """What sam-parity takes, at few and at many images."""
+    record = result("parity-cost-x86-2core")
+    lines = [*measured(record), "", "| images | time | most memory |", "|---|---|---|"]
+    for images, cost in record["costs"].items():
+        lines.append(f"| {images} | {cost['seconds']:.0f} s | {cost['peak_mb']:.0f} MB |")
+    return "\n".join(lines)
+
+
 def quantizers() -> str:
     """INT8 by us and by others, on the same weights and inputs."""
     record = result("quantizers-smt_t-x86")
@@ -194,6 +211,7 @@ TABLES = {
     "engines": engines,
     "forms": forms,
     "export_cost": export_cost,
+    "parity_cost": parity_cost,
     "quantizers": quantizers,
 }
 

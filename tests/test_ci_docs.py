@@ -47,6 +47,7 @@ architecture = { dims = [32, 64, 96, 128], depths = [1, 1, 2, 1], mlp_ratios = [
 sam_heads = [4, 4, 4], attention_heads = [4, 8] }
 tolerances = { top1_accuracy = 90.0 }
 drift = { latency = 1.0 }
+plans = { profile = { min = 1, opt = 2, max = 4 } }
 [preprocessing]
 size_px = [32, 32]
 mean = [0.5, 0.5, 0.5]
@@ -547,20 +548,18 @@ def test_the_action_says_that_it_installs_nothing(copy, machine):
 
 
 @runs
-def test_the_gitlab_job_fails_a_wrong_bundle_and_keeps_its_reports(
-    released, machine, store, tmp_path
-):
-    github, _, _ = released
+def test_the_gitlab_job_fails_a_wrong_bundle_and_keeps_its_reports(released, store, tmp_path):
+    github, env, _ = released
     folder = repository(tmp_path / "repository", store)
     shutil.copytree(github / "receipts", folder / "receipts")
 
     def sabotage():
-        # another process, folder and machine: the same bytes
+        # another process and folder: the same bytes
         bundles = [place / "engines/release" / MODEL for place in (github, folder)]
         assert bundles[0].read_bytes() == bundles[1].read_bytes()
         break_weight(folder / "engines/release")
 
-    code, files, junit = gitlab(GITLAB, folder, machine(), before_parity=sabotage)
+    code, files, junit = gitlab(GITLAB, folder, env, before_parity=sabotage)
     assert code == 1
     assert {"parity.html", "parity.xml", MODEL, MANIFEST} <= files
     assert failures(junit) > 0

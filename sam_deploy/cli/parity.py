@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="BACKEND",
-        help="onnxruntime, tensorrt, tensorrt-rtx: exit 3 where it does not run; repeatable",
+        help="onnxruntime, cuda, tensorrt, tensorrt-rtx: exit 3 where it does not run; repeatable",
     )
     what.add_argument(
         "--restart", action="store_true", help="begin anew where an earlier run was interrupted"

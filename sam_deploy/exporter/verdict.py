@@ -5,6 +5,7 @@ ONNX Runtime's CPU provider computes FP16 in FP32, so there the rival is FP32.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from sam_deploy.errors import MachineError
 from sam_deploy.exporter.typed import Measured, write_typed
 from sam_deploy.gpu_info import find_gpu
 from sam_deploy.manifest import PrecisionReport, TensorSpec, Verdict
-from sam_deploy.parity.latency import medians_ms
+from sam_deploy.parity.latency import times_ms
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.progress import Progress
@@ -171,6 +172,6 @@ def _as(specs: Sequence[TensorSpec], examples: Arrays) -> Arrays:
 
 
 def _ratio(one: Runner, its: Arrays, other: Runner, others: Arrays) -> float:
-    """How many times as fast `one` is."""
-    ms, other_ms = medians_ms(lambda: one.run(its), lambda: other.run(others))
-    return other_ms / ms
+    """How many times as fast `one` is, by medians."""
+    times = times_ms(lambda: one.run(its), lambda: other.run(others))
+    return statistics.median(times[1]) / statistics.median(times[0])

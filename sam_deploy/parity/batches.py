@@ -46,7 +46,8 @@ def measure_batches(
     progress: Advance = lambda done: None,
 ) -> list[BatchParity]:
     """Run `rows` in batches of each of `sizes`, and hold every slot against what is `expected` of
-    its sample alone. Then each sample is run in the next slot, and its two results compared.
+    its sample alone. Then the batch is run the other way round, so that every sample has other
+    neighbours before and behind it, and its two results are compared.
 
     Fewer rows than slots are repeated. Outputs that are no floats, or have no batch, are left out.
 
@@ -59,14 +60,13 @@ def measure_batches(
     for size in sizes if judged else ():
         order = [slot % len(rows) for slot in range(size)]
         here, alone = _run(runner, rows, expected, order, inputs, judged)
-        moved, _ = _run(runner, rows, expected, [order[-1], *order[:-1]], inputs, judged)
+        turned, _ = _run(runner, rows, expected, order[::-1], inputs, judged)
         slots = np.zeros(size)
         neighbours = 0.0
         for name, array in here.items():
             squares = np.square(array - alone[name]).reshape(size, -1)
             slots = np.maximum(slots, np.sqrt(squares.mean(axis=1)) / spread[name])
-            other = np.roll(moved[name], -1, axis=0)
-            neighbours = max(neighbours, relative_rms(other, array))
+            neighbours = max(neighbours, relative_rms(turned[name][::-1], array))
         found.append(BatchParity(size=size, slots_rms=slots.tolist(), neighbours_rms=neighbours))
         progress(1)
     return found

@@ -4,7 +4,6 @@ better than either time.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -12,10 +11,10 @@ ROUNDS = 15
 _WARM_UP = 3
 
 
-def medians_ms(
+def times_ms(
     one: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS
-) -> tuple[float, float]:
-    """The median time of each in ms, over rounds in turn."""
+) -> tuple[list[float], list[float]]:
+    """The times of each in ms, over rounds in turn."""
     times: tuple[list[float], list[float]] = ([], [])
     for round_ in range(_WARM_UP + rounds):
         for run, taken in ((one, times[0]), (other, times[1])):
@@ -23,4 +22,4 @@ def medians_ms(
             run()
             if round_ >= _WARM_UP:
                 taken.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
+    return times

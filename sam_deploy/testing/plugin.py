@@ -5,6 +5,7 @@ It is loaded into every pytest run of an environment that has the package, and s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,9 @@ def sam_bundle(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sam_engine(sam_bundle: Path) -> Engine:
-    """The bundle, loaded as a service loads it."""
+def sam_engine(sam_bundle: Path) -> Iterator[Engine]:
+    """The bundle, loaded as a service loads it; closed when the tests are done."""
     from sam_deploy.runtime import load
 
-    return load(sam_bundle)
+    with load(sam_bundle) as engine:
+        yield engine

@@ -13,13 +13,15 @@ from sam_deploy.manifest import Manifest
 from sam_deploy.plans import FLAVOURS, BatchProfile
 from sam_deploy.runner import Runner
 from sam_deploy.runtime import OnnxRunner, TensorRTRunner, find_machine, require_onnxruntime
-from sam_deploy.runtime.onnx_runner import CPU
+from sam_deploy.runtime.onnx_runner import CPU, CUDA
 from sam_deploy.runtime.passport import misfit, stale
 from sam_deploy.runtime.plan_file import read_plan
 from sam_deploy.verification.result import ArtefactResult, Skipped
 
 _REMOTE = "AzureExecutionProvider"  # listed by ONNX Runtime, and no machine of ours
 _ONNXRUNTIME = "onnxruntime"
+ONNX_ON_CUDA = "cuda"
+"""What `--require` calls the ONNX on ONNX Runtime's CUDA provider."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,21 @@ class Field:
             MachineError: one of them does not run here; says why.
         """
         for flavour in flavours:
-            shown = {c.flavour for c in self.running} | {f.backend for f in self.failed}
-            if flavour not in shown:
-                reasons = [s.reason for s in self.skipped if s.backend.startswith(flavour)]
-                raise MachineError(
-                    f"{flavour} is required and does not run here: "
-                    f"{'; '.join(reasons) or 'the bundle has no plan for it'}"
-                )
+            running = {name for one in self.running for name in _names(one.runner.backend)}
+            if flavour in running | {one.backend for one in self.failed}:
+                continue
+            reasons = [one.reason for one in self.skipped if flavour in _names(one.backend)]
+            lacking = "ONNX Runtime is not the one for CUDA: install sam-deploy[cuda]"
+            if flavour != ONNX_ON_CUDA:
+                lacking = "the bundle has no plan for it"
+            raise MachineError(
+                f"{flavour} is required and does not run here: {'; '.join(reasons) or lacking}"
+            )
+
+
+def _names(backend: str) -> set[str]:
+    """What a backend may be required as: "tensorrt" for "tensorrt 10.16.1.11"."""
+    return {backend.partition(" ")[0], *([ONNX_ON_CUDA] if backend.endswith(CUDA) else [])}
 
 
 def contestants(folder: Path, manifest: Manifest) -> Field:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sam_deploy.bundle import MODEL
 from sam_deploy.cpu_info import cpu_name
 from sam_deploy.errors import InputError
@@ -11,21 +13,24 @@ from sam_deploy.verification.receipt import Receipt, cpu_parity
 from sam_deploy.verification.result import Check, ParityResult
 
 
-def drift_checks(receipt: Receipt, result: ParityResult, manifest: Manifest) -> list[Check]:
-    """One check for each thing that may move only as far as the recipe's `drift` allows.
+def check_its_own(receipt: Receipt, manifest: Manifest) -> None:
+    """Refuse a receipt of another bundle, before any work is done.
 
     Raises:
-        InputError: the receipt is of another bundle.
+        InputError: naming both.
     """
     if (receipt.bundle, receipt.precision) != (manifest.name, manifest.recipe.precision):
         raise InputError(
             f"the receipt is of {receipt.bundle} ({receipt.precision}), the bundle is "
             f"{manifest.name} ({manifest.recipe.precision}). Give its own receipt."
         )
+
+
+def drift_checks(receipt: Receipt, result: ParityResult, manifest: Manifest) -> list[Check]:
+    """One check for each thing that may move only as far as the recipe's `drift` allows."""
     now = cpu_parity(result)
     return [
-        _parity(receipt.parity, now, manifest),
-        *_accuracy(receipt.parity, now, manifest),
+        *_of_samples(receipt.parity, now, manifest),
         _nodes(receipt, manifest),
         _rules(receipt, manifest),
         _size(receipt, manifest),
@@ -37,15 +42,27 @@ def _check(what: str, passed: bool | None, detail: str) -> Check:
     return Check(name=f"against the receipt: {what}", passed=passed, detail=detail)
 
 
-def _parity(before: ParityReport, now: ParityReport | None, manifest: Manifest) -> Check:
+def _of_samples(before: ParityReport, now: ParityReport | None, manifest: Manifest) -> list[Check]:
+    """Error and accuracy, which are comparable only on as many samples of the same kind."""
     if now is None:
-        return _check("parity", False, f"{MODEL} was not compared")
+        return [_check("parity", False, f"{MODEL} was not compared")]
+    names = ["parity", *(["accuracy"] if before.accuracy is not None else [])]
     if (before.data, before.samples) != (now.data, now.samples):
         detail = (
             f"not compared: the receipt is of {before.samples} {before.data} samples, this run of "
             f"{now.samples} {now.data} ones"
         )
-        return _check("parity", None, detail)
+        return [_check(name, None, detail) for name in names]
+    found = [_parity(before, now, manifest), *_accuracy(before, now, manifest)]
+    if before.data_sha256 == now.data_sha256:
+        return found
+    return [
+        msgspec.structs.replace(check, detail=f"{check.detail} (on other samples: their hash is)")
+        for check in found
+    ]
+
+
+def _parity(before: ParityReport, now: ParityReport, manifest: Manifest) -> Check:
     factor = manifest.recipe.drift.parity
     known = {output.name: output.relative_rms for output in before.outputs}
     moved = [
@@ -60,10 +77,10 @@ def _parity(before: ParityReport, now: ParityReport | None, manifest: Manifest) 
     return _check("parity", True, f"no output is farther than {factor:g} times the receipt's")
 
 
-def _accuracy(before: ParityReport, now: ParityReport | None, manifest: Manifest) -> list[Check]:
+def _accuracy(before: ParityReport, now: ParityReport, manifest: Manifest) -> list[Check]:
     if before.accuracy is None:
         return []
-    if now is None or now.accuracy is None:
+    if now.accuracy is None:
         return [_check("accuracy", None, "not compared: this run had no labels")]
     was, found, allowed = before.accuracy.top1, now.accuracy.top1, manifest.recipe.drift.accuracy
     detail = f"top-1 {was:.2f} % before, {found:.2f} % now, allowed {allowed:g} points less"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Collection, Mapping
 
@@ -10,8 +11,9 @@ from sam_deploy.verification.effects import Effect
 
 # Parts of the error that a whole network in this precision is usually allowed.
 _TOO_MUCH = 0.75
-_NOTABLE = 0.1
+_NOTABLE = 0.25
 _STANDS_OUT = 7.0  # times what others make; in sound networks no group was found beyond 6
+_ENOUGH = 8  # others, to know what is usual
 
 
 def first_jump(
@@ -28,7 +30,8 @@ def first_jump(
             for name, other in effects.items()
             if name != group and (name in quantized) == (group in quantized)
         ]
-        stands_out = bool(peers) and effect.own > _STANDS_OUT * statistics.median(peers)
+        usual = statistics.median(peers) if len(peers) >= _ENOUGH else math.inf
+        stands_out = effect.own > _STANDS_OUT * usual
         least = _NOTABLE if stands_out else _TOO_MUCH
         if effect.at_outputs > least * allowed:
             return group

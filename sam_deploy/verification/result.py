@@ -122,7 +122,8 @@ class LayersReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The bundle's ONNX on the CPU and eager PyTorch beside it, a thread each, measured in turn at
-    batch 1 (or the fixed batch); `ratio` is how many times as fast the bundle is.
+    batch 1 (or the fixed batch), the fastest of 30 rounds; `ratio` is how many times as fast the
+    bundle is.
     """
 
     eager_ms: float

@@ -20,7 +20,7 @@ from sam_deploy.reference import Subject
 from sam_deploy.verification.asked import Asked, check_labels, held_to
 from sam_deploy.verification.bundle_reference import bundle_reference
 from sam_deploy.verification.contestants import Contestant, Field, contestants
-from sam_deploy.verification.drift import drift_checks
+from sam_deploy.verification.drift import check_its_own, drift_checks
 from sam_deploy.verification.held import held_artefacts
 from sam_deploy.verification.notes import notes_on
 from sam_deploy.verification.overflow import overflow_check
@@ -81,6 +81,8 @@ def _replaced(bundle: Path) -> str:
 def _verified(bundle: Path, manifest: Manifest, asked: Asked, progress: Progress) -> ParityResult:
     limits = held_to(manifest.recipe.tolerances, asked)
     receipt = None if asked.against is None else read_receipt(asked.against)
+    if receipt is not None:
+        check_its_own(receipt, manifest)
     with progress.stage("load"):
         subject = bundle_reference(manifest, asked)
         samples = samples_for(subject, asked.data, labels=asked.labels, limit=asked.limit)
@@ -148,6 +150,9 @@ def _looked_into(
         layers, rewritten = where_it_broke(bundle, manifest, subject, samples, progress)
     except (SamDeployError, ModuleNotFoundError) as error:
         return None, checks, [f"where in the network the error comes from was not told: {error}"]
+    except Exception as error:  # the verdict stands, whatever goes wrong in looking further
+        reason = f"{type(error).__name__}: {error}; please report it"
+        return None, checks, [f"where in the network the error comes from was not told: {reason}"]
     return layers, [*checks, rewritten], []
 
 

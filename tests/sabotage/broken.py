@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,15 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from sam_deploy.bundle import MANIFEST, MODEL, file_infos, write_manifest
+from sam_deploy.bundle import MANIFEST, MODEL, file_infos, read_bundle, write_manifest
+from sam_deploy.errors import PrecisionError
+from sam_deploy.exporter.calibration_data import Data
+from sam_deploy.exporter.typed import measure, write_typed
 from sam_deploy.lowering import onnx_from_module
+from sam_deploy.manifest import PrecisionReport
+from sam_deploy.precision import audit_precision
+from sam_deploy.progress import Progress
+from sam_deploy.recipe import DEFAULT_TOLERANCES
 from sam_deploy.rewrites import rewrite
 from sam_deploy.verification import Asked, ParityResult, verify
 
@@ -27,6 +35,28 @@ _COPIES = itertools.count()
 def judged(bundle: Path, **asked: Any) -> ParityResult:
     """The verdict on a few samples: what is wrong here is wrong on all of them."""
     return verify(bundle, Asked(**{"limit": 8, **asked}))
+
+
+def typed(bundle: Path, precision: str, **samples: Any) -> Path:
+    """The FP32 bundle in another precision, made by the exporter's own stages."""
+    manifest = read_bundle(bundle)
+    limits = {"tolerances": DEFAULT_TOLERANCES[precision], "precision": precision}
+    recipe = msgspec.structs.replace(manifest.recipe, **limits)
+    graph = ir.load(bundle / MODEL)
+    made = Path(shutil.copytree(bundle, bundle.with_name(f"{bundle.name}-{precision}")))
+    data = Data(samples["validation"], samples.get("calibration"))
+    measured = measure(graph, recipe, [], data, made, Progress())
+    report = write_typed(graph, recipe, measured, made / MODEL)
+    operators = dict(Counter(node.op_type for node in graph.graph))
+    _rewrite(
+        made,
+        {
+            "recipe": msgspec.to_builtins(recipe),
+            "precision": msgspec.to_builtins(report),
+            "graph": {"nodes": len(graph.graph), "operators": operators},
+        },
+    )
+    return made
 
 
 def manifest_of(bundle: Path) -> Any:
@@ -54,7 +84,17 @@ def with_model(bundle: Path, model: onnx.ModelProto, **changes: Any) -> Path:
     onnx.save(model, broken / MODEL)
     operators = Counter(node.op_type for node in model.graph.node)
     graph = {"nodes": len(model.graph.node), "operators": dict(operators)}
-    _rewrite(broken, {"graph": graph, "precision": _audited(bundle, model), **changes})
+    _rewrite(broken, {"graph": graph, **changes})
+    _rewrite(broken, {"precision": _audited(manifest_of(broken)["precision"], model)})
+    return broken
+
+
+def with_file(bundle: Path, name: str, content: bytes, **changes: Any) -> Path:
+    """A copy with another file, or one more, that the manifest lists."""
+    broken = copied(bundle)
+    (broken / name).parent.mkdir(exist_ok=True)
+    (broken / name).write_bytes(content)
+    _rewrite(broken, changes)
     return broken
 
 
@@ -111,26 +151,21 @@ def _initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
     return next(tensor for tensor in model.graph.initializer if tensor.name == name)
 
 
-def _audited(bundle: Path, model: onnx.ModelProto) -> Any:
+def _audited(declared: Any, model: onnx.ModelProto) -> Any:
     """What the audit says of it in the precision that the manifest declares, if it passes."""
-    from sam_deploy.errors import PrecisionError
-    from sam_deploy.manifest import PrecisionReport
-    from sam_deploy.precision import audit_precision
-
-    declared = msgspec.convert(manifest_of(bundle)["precision"], PrecisionReport)
+    report = msgspec.convert(declared, PrecisionReport)
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    try:
+    copy.CopyFrom(model)  # the audit drops what a graph says of itself
+    with suppress(PrecisionError):
         found = audit_precision(
             copy,
-            declared.precision,
-            declared.islands,
-            declared.io_dtype,
-            quantization=declared.quantization,
+            report.precision,
+            report.islands,
+            report.io_dtype,
+            quantization=report.quantization,
         )
-    except PrecisionError:
-        return {}
-    return {"types_by_op": found.types_by_op}
+        return {"types_by_op": found.types_by_op}
+    return {}
 
 
 def _rewrite(bundle: Path, changes: dict[str, Any]) -> None:

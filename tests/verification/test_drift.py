@@ -225,7 +225,7 @@ def test_other_samples_are_not_compared_and_do_not_fail(parity, bundle, edited):
 
 def test_accuracy_is_held_where_both_have_labels(parity, bundle, edited, tmp_path):
     data, path = tmp_path / "labelled.npz", tmp_path / "labelled.json"
-    np.savez(data, input=images(20), labels=np.arange(20) % 10)
+    np.savez(data, input=images(10), labels=np.arange(10))
     given = ("--data", data)
     assert parity(bundle, *given, "--receipt", path).code == 0
     was = read_receipt(path).parity.accuracy
@@ -237,7 +237,7 @@ def test_accuracy_is_held_where_both_have_labels(parity, bundle, edited, tmp_pat
     assert [name for name, passed in found.passed.items() if passed is False] == ["accuracy"]
     assert "allowed 0.5 points less" in found.details["accuracy"]
 
-    np.savez(data, input=images(20))
+    np.savez(data, input=images(10))
     found = parity(bundle, *given, "--against", better)
     assert (found.code, found.passed["accuracy"]) == (0, None)
     assert "this run had no labels" in found.details["accuracy"]

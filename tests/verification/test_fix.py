@@ -135,8 +135,6 @@ def test_the_written_recipe_makes_a_bundle_that_passes(hurt, fixed, case, tmp_pa
     report = export_recipe(again, out=tmp_path, request=request).manifest.parity[0]
     assert report.passed
     assert report.tolerances == made.recipe.tolerances
-    with pytest.raises(CheckFailed, match="is not close enough to PyTorch"):
-        export_recipe(made.recipe, out=tmp_path, name="old", request=request)
 
 
 def test_nothing_is_overwritten_or_written_where_no_folder_is(hurt, fixed, tmp_path):

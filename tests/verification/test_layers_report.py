@@ -10,7 +10,9 @@ from torch import nn
 from sam_deploy.parity import array_samples
 from sam_deploy.recipe import recipe_from_dict
 from sam_deploy.reference import module_subject
+from sam_deploy.verification.effects import Effect
 from sam_deploy.verification.groups import groups_of
+from sam_deploy.verification.jump import first_jump
 
 pytestmark = pytest.mark.long
 
@@ -101,9 +103,9 @@ SABOTAGE = {
         ("int8",),
     ),
     "an input's scale": (
-        "block3.0.mlp.fc2.input_scale",
+        "block2.0.mlp.fc1.input_scale",
         lambda scale: scale / 2,
-        "block3.0.mlp",
+        "block2.0.mlp",
         ("int8",),
     ),
     "a weight's scale": (
@@ -213,7 +215,7 @@ class Odd(nn.Module):
         return {"y": (2 * y).tanh(), "class": y.argmax(-1), "inner": (h, x * 2)}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_whatever_a_network_returns_and_calls(tmp_path, precision):
     torch.manual_seed(0)
     example = (torch.randn(2, 5, 8), torch.randint(0, 10, (2, 5)))
@@ -235,6 +237,23 @@ def test_a_fixed_batch_and_fp16_ends(tmp_path):
     assert report.samples == 4  # the second batch is filled up
     assert report.jump == "parts.2"
     assert report.layers[-1].module == "head"
+
+
+def test_a_jump_is_too_much_or_much_more_than_the_others():
+    others = {f"block.{i}": Effect(0.01, 0.002) for i in range(10)}
+    among = [*others, "wrong"]
+
+    def jump(effect, quantized=among, **more):
+        return first_jump({**others, "wrong": effect, **more}, "int8", quantized)
+
+    assert jump(Effect(0.02, 0.04)) == "wrong"  # most of the 0.05 that are allowed
+    assert jump(Effect(0.02, 0.03)) is None
+    assert jump(Effect(0.08, 0.02)) == "wrong"
+    assert jump(Effect(0.08, 0.01)) is None  # little of it arrives
+    assert jump(Effect(0.08, 0.02), quantized=list(others)) is None  # alone in FP16
+    assert jump(Effect(0.08, 0.02), later=Effect(0.5, 0.5)) == "wrong"
+    assert first_jump({"wrong": Effect(1e-3, 1e-3)}, "fp32", []) == "wrong"
+    assert first_jump({}, "fp16", []) is None
 
 
 def test_groups_are_what_holds_layers_and_no_more():
