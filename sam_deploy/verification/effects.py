@@ -22,8 +22,9 @@ from sam_deploy.verification.spread import Spread
 from sam_deploy.verification.values import GIVEN, SEEN, SHIFT, write_cut, write_seen, write_shifted
 
 _MOST_GROUPS = 64
-_RUNS = 128  # of the whole network: each group on each sample takes one
-_MOST_SAMPLES = 8
+# Each group on each batch takes a run of the whole network: so many numbers in all runs together,
+# as they are behind the groups. It is two samples of smt_t at 224, one of smt_l at 384.
+_NUMBERS = 7 * 10**8
 
 
 class Effect(NamedTuple):
@@ -62,11 +63,12 @@ def group_effects(
     outputs = [name for name in outputs if not name.endswith(SEEN)]
     own = {group: Spread() for group in exits}
     arrived: dict[str, dict[str, Spread]] = {}
-    with progress.stage("groups", len(exits)) as advance:
-        for number, batch in enumerate(batches[:_MOST_SAMPLES]):
-            if number and (number + 1) * len(arrived) > _RUNS:
-                break
+    with progress.stage("groups") as advance:
+        for number, batch in enumerate(batches):
             seen = exact.run(batch)
+            size = sum(seen[name + SEEN].size for name in values)
+            if number and (number + 1) * len(arrived) * size > _NUMBERS:
+                break
             made = _made(cut, {**batch, **{name + GIVEN: seen[name + SEEN] for name in values}})
             for group, name in exits.items():
                 own[group].update(made[name + SEEN], seen[name + SEEN])

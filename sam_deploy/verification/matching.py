@@ -22,7 +22,7 @@ from sam_deploy.runtime import OnnxRunner
 from sam_deploy.verification.values import SEEN, values_of, write_seen
 from sam_deploy.verification.watching import run_watched
 
-CHUNK_BYTES = 2**28  # of values that are held at once
+CHUNK_BYTES = 2**29  # of values that are held at once
 _EQUAL = 1e-4  # relative RMS between FP32 in PyTorch and in ONNX Runtime, at most
 _MOST_CANDIDATES = 8
 T = TypeVar("T")

@@ -115,7 +115,7 @@ def test_a_bundle_by_any_path(parity, tiny_bundle, tmp_path, monkeypatch):
     link = tmp_path / "link"
     link.symlink_to(tiny_bundle)
     monkeypatch.chdir(tiny_bundle)
-    for path in (f"{tiny_bundle}/", link, ".", f"../{tiny_bundle.name}"):
+    for path in (link, f"../{tiny_bundle.name}/"):
         assert figures(path) == expected
 
 
@@ -218,9 +218,7 @@ sys.exit(parity.main())
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("signal", "write", "code"), [("SIGINT", 20.0, 130), ("SIGTERM", 20.0, 130), ("SIGKILL", 0, -9)]
-)
+@pytest.mark.parametrize(("signal", "write", "code"), [("SIGTERM", 20, 130), ("SIGKILL", 0, -9)])
 def test_what_a_signal_ends_goes_on_where_it_was(
     parity, tiny_bundle, tiny_checkpoint, many, cache, signal, write, code
 ):

@@ -13,10 +13,10 @@ from outliers import with_outliers
 from PIL import Image
 from safetensors.torch import load_file
 
-from sam_deploy.reference import subject_from_recipe
 from sam_deploy.images import find_images, open_image
 from sam_deploy.models import SMT
 from sam_deploy.recipe import read_recipe
+from sam_deploy.reference import subject_from_recipe
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

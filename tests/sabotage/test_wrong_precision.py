@@ -47,9 +47,15 @@ def relative_rms(result):
     return output.relative_rms
 
 
-def test_the_untouched_ones_pass(tiny_fp16, tiny_int8, tiny_judged):
-    for bundle in (tiny_fp16, tiny_int8):
-        result = tiny_judged(bundle)
+@pytest.fixture(scope="module")
+def untouched(tiny_fp16, tiny_int8, tiny_checkpoint):
+    """The verdict on the good ones."""
+    good = {"fp16": tiny_fp16, "int8": tiny_int8}
+    return {name: judged(bundle, weights=tiny_checkpoint) for name, bundle in good.items()}
+
+
+def test_the_untouched_ones_pass(untouched):
+    for result in untouched.values():
         assert (result.passed, result.failures) == (True, [])
         assert check(result, "FP16 range").detail.endswith("of 65504")
 
@@ -58,13 +64,13 @@ def halved(name):
     return lambda model: set_weight(model, name, weight(model, name) / 2)
 
 
-def test_half_a_scale_of_an_input_is_told_from_its_range(tiny_int8, tiny_judged):
+def test_half_a_scale_of_an_input_is_told_from_its_range(tiny_int8, tiny_judged, untouched):
     """It costs little more than INT8 itself, so that no tolerance sees it."""
     result = tiny_judged(changed(tiny_int8, halved(INPUT_SCALE)))
     assert named(result) == {"precision"}
     assert "block1.0.attn.proj/Conv has the scale" in check(result, "precision").detail
     assert "(1 layers)" in check(result, "precision").detail
-    assert relative_rms(result) > relative_rms(tiny_judged(tiny_int8))
+    assert relative_rms(result) > relative_rms(untouched["int8"])
 
 
 def test_the_scale_of_another_layer(tiny_int8, tiny_judged):
@@ -98,7 +104,7 @@ def overflowing(model):
 
 
 @pytest.mark.parametrize("believed", [True, False])
-def test_an_overflow_that_a_cpu_does_not_show(tiny_fp16, tiny_judged, believed):
+def test_an_overflow_that_a_cpu_does_not_show(tiny_fp16, tiny_judged, untouched, believed):
     def break_it(model):
         overflowing(model)
         if not believed:  # then nothing says which of its values are FP16
@@ -109,7 +115,7 @@ def test_an_overflow_that_a_cpu_does_not_show(tiny_fp16, tiny_judged, believed):
     found = check(result, "FP16 range").detail
     assert found.startswith("the largest |x| in FP16 is ")
     assert "at enlarged; FP16 ends at 65504, so a GPU gives infinity there" in found
-    assert relative_rms(result) == pytest.approx(relative_rms(tiny_judged(tiny_fp16)), rel=0.01)
+    assert relative_rms(result) == pytest.approx(relative_rms(untouched["fp16"]), rel=0.01)
 
 
 def test_fp32_that_is_called_fp16(tiny, tiny_fp16, tiny_judged):
