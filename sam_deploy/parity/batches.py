@@ -10,6 +10,7 @@ from sam_deploy.agreement import relative_rms
 from sam_deploy.errors import CheckFailed
 from sam_deploy.manifest import TensorSpec
 from sam_deploy.parity.comparison import Reference
+from sam_deploy.parity.folders import spread
 from sam_deploy.parity.pairs import paired
 from sam_deploy.parity.samples import Samples
 from sam_deploy.parity_report import BatchParity
@@ -22,16 +23,15 @@ Rows = list[Arrays]
 
 def chosen_rows(samples: Samples, most: int) -> Rows:
     """Up to `most` samples, spread over all of them."""
-    step = max(samples.count // most, 1)
+    wanted = spread(samples.count, most)
     if samples.kind != "folder":  # those before a row must be made anyway
-        every = (sample for number, sample in samples.make(0) if number % step == 0)
-        return [_alone(sample) for sample, _ in zip(every, range(most), strict=False)]
+        chosen = set(wanted)
+        every = (sample for number, sample in samples.make(0) if number in chosen)
+        return [_alone(sample) for _, sample in zip(wanted, every, strict=False)]
     found: Rows = []
-    for start in range(0, samples.count, step):
+    for start in wanted:
         for _, sample in samples.make(start):  # the first that can be read
             found.append(_alone(sample))
-            break
-        if len(found) == most:
             break
     return found
 

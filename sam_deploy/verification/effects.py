@@ -21,10 +21,10 @@ from sam_deploy.runtime import OnnxRunner
 from sam_deploy.verification.spread import Spread
 from sam_deploy.verification.values import GIVEN, SEEN, SHIFT, write_cut, write_seen, write_shifted
 
-_MOST_GROUPS = 64
+_MOST_GROUPS = 256
 # Each group on each batch takes a run of the whole network: so many numbers in all runs together,
 # as they are behind the groups. It is two samples of smt_t at 224, one of smt_l at 384.
-_NUMBERS = 7 * 10**8
+_NUMBERS = 10**9
 
 
 class Effect(NamedTuple):
@@ -49,7 +49,7 @@ def group_effects(
     """What each group alone makes, by the group's name.
 
     `exits` is the value behind each group, in the FP32 `graph` as in `artefact`. What arrives at
-    the outputs is looked at where there is a difference; of more than 64 groups, of those that
+    the outputs is looked at where there is a difference; of more than 256 groups, of those that
     differ most.
     """
     values = list(exits.values())
@@ -61,18 +61,19 @@ def group_effects(
     still = {name + SHIFT: np.zeros((), np.float32) for name in values}
     outputs = [output.name for output in exact.outputs if output.dtype.startswith("float")]
     outputs = [name for name in outputs if not name.endswith(SEEN)]
+    first = exact.run(batches[0])
+    numbers = sum(first[name + SEEN].size for name in values)
+    del first
+    taken = batches[: max(_NUMBERS // max(numbers * len(exits), 1), 1)]
     own = {group: Spread() for group in exits}
     arrived: dict[str, dict[str, Spread]] = {}
-    with progress.stage("groups") as advance:
-        for number, batch in enumerate(batches):
+    with progress.stage("groups", len(taken) * len(exits)) as advance:
+        for batch in taken:
             seen = exact.run(batch)
-            size = sum(seen[name + SEEN].size for name in values)
-            if number and (number + 1) * len(arrived) * size > _NUMBERS:
-                break
             made = _made(cut, {**batch, **{name + GIVEN: seen[name + SEEN] for name in values}})
             for group, name in exits.items():
                 own[group].update(made[name + SEEN], seen[name + SEEN])
-            if not number:
+            if not arrived:
                 arrived = {group: {o: Spread() for o in outputs} for group in _largest(own)}
             expected = shifted.run({**batch, **still})
             for group, spreads in arrived.items():
@@ -83,6 +84,7 @@ def group_effects(
                 for output, spread in spreads.items():
                     spread.update(actual[output], expected[output])
                 advance(1)
+            advance(len(exits) - len(arrived))
     return {
         group: Effect(_worst([spread]), _worst(arrived.get(group, {}).values()))
         for group, spread in own.items()

@@ -158,7 +158,10 @@ def test_the_figures_are_those_of_an_independent_count(exported):
     x, reference = inputs["input"], subject.run(inputs)["logits"]
     actual = OnnxRunner(export.bundle / "model.onnx").run(inputs)["logits"]
     (report,) = export.manifest.parity
-    assert report.data_sha256 == hashlib.sha256(x.tobytes()).hexdigest()
+    chained = b""
+    for row in x:
+        chained = hashlib.sha256(chained + row.tobytes()).digest()
+    assert report.data_sha256 == chained.hex()
     (found,) = report.outputs
     assert found.relative_rms == pytest.approx(agreement.relative_rms(actual, reference), rel=0.05)
     assert found.cosine == pytest.approx(cosine(actual, reference), abs=1e-6)
@@ -207,7 +210,7 @@ def test_a_failed_parity_leaves_no_bundle_and_keeps_the_files_aside(tmp_path):
         assert names(rejected) == ["model.onnx", "parity.json"]
         report = json.loads((rejected / "parity.json").read_text())
         assert len(report["failures"]) >= 2
-        assert report["tolerances"] == impossible()
+        assert report["tolerances"].items() >= impossible().items()
 
 
 @whole_export

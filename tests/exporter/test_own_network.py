@@ -208,7 +208,7 @@ def test_a_network_without_sam_goes_through_and_says_so(tmp_path):
 
 
 def test_the_gate_is_red_for_another_network(tmp_path, monkeypatch):
-    from sam_deploy.exporter import stages
+    from sam_deploy.exporter import lowered
 
     def spoiled(module, *rest):
         rewritten, report = rewrite(module, *rest)
@@ -216,8 +216,8 @@ def test_the_gate_is_red_for_another_network(tmp_path, monkeypatch):
             rewritten.get_parameter("up1.weight")[0] *= 1.02
         return rewritten, report
 
-    rewrite = stages.rewrite
-    monkeypatch.setattr(stages, "rewrite", spoiled)
+    rewrite = lowered.rewrite
+    monkeypatch.setattr(lowered, "rewrite", spoiled)
     with pytest.raises(CheckFailed, match=r"(?s)output: relative RMS .*a\.rejected"):
         sam_deploy.export(golden(UNet()), example(), out=tmp_path / "a")
     assert not (tmp_path / "a").exists()

@@ -34,7 +34,7 @@ _COPIES = itertools.count()
 
 def judged(bundle: Path, **asked: Any) -> ParityResult:
     """The verdict on a few samples: what is wrong here is wrong on all of them."""
-    return verify(bundle, Asked(**{"limit": 8, **asked}))
+    return verify(bundle, Asked(**{"limit": 8, "resume": False, **asked}))
 
 
 def typed(bundle: Path, precision: str, **samples: Any) -> Path:

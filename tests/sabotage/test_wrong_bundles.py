@@ -13,6 +13,7 @@ from sam_deploy.progress import Progress
 from sam_deploy.verification import Asked, verify
 
 pytestmark = pytest.mark.export
+pytest_plugins = ["good_bundles"]
 
 PLAN = {
     "file": "plans/tensorrt-rtx-1.7.1.116-default.plan",

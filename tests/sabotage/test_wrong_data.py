@@ -13,6 +13,7 @@ from sam_deploy.images import find_images
 from sam_deploy.synthetic import synthetic_images
 
 pytestmark = pytest.mark.export
+pytest_plugins = ["good_bundles"]
 
 ON_CPU = "model.onnx on onnxruntime CPUExecutionProvider: "
 NOT_JUDGED = "which the recipe wants, was not judged: the samples have no labels."

@@ -24,6 +24,7 @@ from sam_deploy.recipe import DEFAULT_TOLERANCES
 from sam_deploy.reference import subject_from_recipe
 
 pytestmark = pytest.mark.export
+pytest_plugins = ["good_bundles"]
 
 ON_CPU = "model.onnx on onnxruntime CPUExecutionProvider: "
 LAYERS = [

@@ -17,6 +17,7 @@ from broken import (
 from onnx import helper
 
 pytestmark = pytest.mark.export
+pytest_plugins = ["good_bundles"]
 
 ON_CPU = "model.onnx on onnxruntime CPUExecutionProvider: "
 INPUT_SCALE = "block1.0.attn.proj.input_scale"

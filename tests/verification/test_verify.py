@@ -13,8 +13,10 @@ import sam_deploy
 from sam_deploy.errors import InputError, MachineError
 from sam_deploy.manifest import TensorSpec
 from sam_deploy.parity import normal_samples
+from sam_deploy.parity.batches import chosen_rows, expected_alone, measure_batches
 from sam_deploy.parity.comparison import Comparison
 from sam_deploy.parity.gate import Taken, compare, described
+from sam_deploy.parity.judge import broken_batch
 from sam_deploy.plans import BatchProfile
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import DEFAULT_TOLERANCES
@@ -217,6 +219,45 @@ def test_an_artefact_for_small_batches_is_compared_on_every_sample():
     compare([plan, onnx], lambda x: {"y": x["x"]}, samples, batch=4, taken=taken)
     assert (taken.samples, plan.runner.rows) == (9, 9)
     assert not plan.report(**described(samples, taken)).passed
+
+
+def batch_reasons(change, reference=lambda x: {"y": x["x"]}):
+    """What an artefact that changes the reference's batches is told."""
+    (x, y) = (TensorSpec(name=name, dtype="float32", dims=["batch", 4]) for name in "xy")
+
+    class Runner:
+        backend = "a test"
+
+        def run(self, inputs):
+            return {"y": change(reference(inputs)["y"])}
+
+    rows = chosen_rows(normal_samples("x", 8, 4), 8)
+    expected = expected_alone(reference, rows, None)
+    (found,) = measure_batches(Runner(), rows, expected, [x], [y], [8])
+    return " ".join(broken_batch(found, DEFAULT_TOLERANCES["fp32"]))
+
+
+def test_a_leak_all_around_the_batch():
+    """Turned by one slot, every sample would keep the neighbour that it leaks from."""
+    assert batch_reasons(lambda y: y) == ""
+    said = batch_reasons(lambda y: y + np.float32(0.001) * (np.roll(y, 1, axis=0) - y))
+    assert "depends on its slot or its neighbours" in said
+
+
+def test_what_is_constant_for_a_sample_alone():
+    """A constant has no spread, and its errors count all the same."""
+    said = batch_reasons(lambda y: y + np.float32(len(y) > 1), lambda x: {"y": 0 * x["x"]})
+    assert "slot 0 is off by a relative RMS of 1.0e+00" in said
+
+
+@pytest.mark.parametrize("count", [5, 32, 40, 63, 100])
+def test_the_rows_of_batches_are_of_the_whole_set(count):
+    rows = chosen_rows(normal_samples("x", count, 2), 32)
+    every = [sample["x"] for _, sample in normal_samples("x", count, 2).make(0)]
+    numbers = [next(n for n, x in enumerate(every) if (x == row["x"][0]).all()) for row in rows]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == min(count, 32)
+    assert count - numbers[-1] <= -(-count // 32)
 
 
 class Net(nn.Module):

@@ -1,14 +1,13 @@
-"""Good bundles to break, made once for all of these tests. Read only: `broken` copies them."""
+"""Good bundles to break, as fixtures. Read only: `broken` copies them.
 
-import os
+A plugin and no conftest.py: other tests import the one above by its name.
+"""
+
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from broken import typed
 
 from sam_deploy.exporter import export_recipe
@@ -18,18 +17,6 @@ from sam_deploy.recipe import read_recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[2]
 SIZE = Preprocessing.for_size(64, 64)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Interrupted runs of the user's are none of ours."""
-    before = os.environ.get("SAM_DEPLOY_CACHE")
-    os.environ["SAM_DEPLOY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["SAM_DEPLOY_CACHE"]
-    else:
-        os.environ["SAM_DEPLOY_CACHE"] = before
 
 
 @pytest.fixture(scope="session")
