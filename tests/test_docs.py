@@ -28,7 +28,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder after the main job was run in it, with an image and the recipes."""
     folder = tmp_path_factory.mktemp("user")
-    shutil.copytree(ROOT / "export", folder / "export")
+    for name in ("export", "examples"):
+        shutil.copytree(ROOT / name, folder / name)
     from PIL import Image
 
     Image.open(ROOT / "tests/golden/image_500x375.png").convert("RGB").save(folder / "cat.jpg")

@@ -9,6 +9,9 @@ from sam_deploy.recipe import Tolerances
 
 ONE_SAMPLE = 3
 """How many times as far as all samples together a single one may be, in its slot of a batch."""
+NEIGHBOURS = 3e-3
+"""How much a sample's slot and neighbours may change its result in any precision, relative RMS: the
+artefact is compared with itself, so INT8's own error does not enter."""
 
 
 def broken(result: OutputParity, tolerances: Tolerances) -> Iterator[str]:
@@ -59,8 +62,9 @@ def broken_batch(found: BatchParity, tolerances: Tolerances) -> Iterator[str]:
             f"batch of {found.size}: slot {worst} is off by a relative RMS of "
             f"{found.slots_rms[worst]:.1e}, allowed {limit:.1e} ({len(wrong)} of {found.size} are)"
         )
-    if not found.neighbours_rms <= tolerances.relative_rms:
+    allowed = min(tolerances.relative_rms, NEIGHBOURS)
+    if not found.neighbours_rms <= allowed:
         yield (
             f"batch of {found.size}: a sample's result depends on its slot or its neighbours "
-            f"(relative RMS {found.neighbours_rms:.1e}, allowed {tolerances.relative_rms:.1e})"
+            f"(relative RMS {found.neighbours_rms:.1e}, allowed {allowed:.1e})"
         )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sam_deploy.parity.judge import ONE_SAMPLE
+from sam_deploy.parity.judge import NEIGHBOURS, ONE_SAMPLE
 from sam_deploy.parity_report import Accuracy, BatchParity, OutputParity
 from sam_deploy.recipe import Tolerances
 from sam_deploy.verification.result import ArtefactResult
@@ -120,6 +120,11 @@ def _of_batch(batch: BatchParity, limits: Tolerances) -> Iterator[Figure]:
     slot = max(batch.slots_rms, key=lambda rms: math.inf if math.isnan(rms) else rms, default=0.0)
     for what, value, most, wording in (
         ("worst slot", slot, ONE_SAMPLE * limit, "slot "),
-        ("other neighbours", batch.neighbours_rms, limit, "a sample's result depends"),
+        (
+            "other neighbours",
+            batch.neighbours_rms,
+            min(limit, NEIGHBOURS),
+            "a sample's result depends",
+        ),
     ):
         yield Figure(what, value, most, True, ".2e", f"{where}: {wording}")
