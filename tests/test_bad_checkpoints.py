@@ -140,7 +140,10 @@ def test_a_pipe_is_not_waited_for(capsys, tmp_path):
     assert "is a pipe or a device" in said
 
 
-def test_what_torch_writes_without_checksums_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(config.save, "compute_crc32", False)
-    torch.save({"w": torch.arange(3.0)}, tmp_path / "c.pth")
+def test_what_torch_writes_without_checksums_is_read(tmp_path):
+    config.save.compute_crc32 = False  # monkeypatch would delete it afterwards, and torch hide it
+    try:
+        torch.save({"w": torch.arange(3.0)}, tmp_path / "c.pth")
+    finally:
+        config.save.compute_crc32 = True
     assert read_checkpoint(tmp_path / "c.pth")["w"].tolist() == [0, 1, 2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,6 @@ class Contestant:
     """An artefact on a backend that runs here. `profile` are the batch sizes that it takes."""
 
     artefact: str
-    flavour: str
     runner: Runner
     profile: BatchProfile | None = None
 
@@ -53,8 +51,8 @@ class Field:
         Raises:
             MachineError: one of them does not run here; says why.
         """
+        running = {name for one in self.running for name in _names(one.runner.backend)}
         for flavour in flavours:
-            running = {name for one in self.running for name in _names(one.runner.backend)}
             if flavour in running | {one.backend for one in self.failed}:
                 continue
             reasons = [one.reason for one in self.skipped if flavour in _names(one.backend)]
@@ -90,7 +88,7 @@ def _add_onnx(folder: Path, found: Field) -> None:
         try:
             # The reference runs in turn with it: waiting threads must not take its cores.
             runner = OnnxRunner(folder / MODEL, [provider], spinning=False)
-            found.running.append(Contestant(MODEL, _ONNXRUNTIME, runner))
+            found.running.append(Contestant(MODEL, runner))
         except MachineError as error:
             backend = f"{_ONNXRUNTIME} {provider}"
             found.skipped.append(Skipped(artefact=MODEL, backend=backend, reason=str(error)))
@@ -109,16 +107,15 @@ def _add_plans(folder: Path, manifest: Manifest, found: Field) -> None:
     machine = find_machine(flavours)
     for plan in manifest.plans:
         backend = f"{plan.flavour} {plan.version}"
-        with suppress(MachineError):  # what a plan is not for is no failure
-            reason = stale(plan, manifest) or misfit(plan, machine)
-            if reason is not None:
-                found.skipped.append(Skipped(artefact=plan.file, backend=backend, reason=reason))
-                continue
+        reason = stale(plan, manifest) or misfit(plan, machine)
+        if reason is not None:  # what a plan is not for is no failure; a stale one is, elsewhere
+            found.skipped.append(Skipped(artefact=plan.file, backend=backend, reason=reason))
+            continue
         try:
             runner = TensorRTRunner(
                 read_plan(folder, manifest, plan), plan, manifest.inputs, manifest.outputs
             )
-            found.running.append(Contestant(plan.file, plan.flavour, runner, plan.profile))
+            found.running.append(Contestant(plan.file, runner, plan.profile))
         except (BundleError, MachineError) as error:
             found.failed.append(
                 ArtefactResult(

@@ -46,7 +46,8 @@ class Checkpoint:
     """Where the state of one run is kept: the same bundle, data, limit and backends find it."""
 
     def __init__(self, parts: Sequence[str]) -> None:
-        named = "\n".join([version("sam-deploy"), *parts])
+        made_with = [version(name) for name in ("sam-deploy", "torch", "numpy", "pillow")]
+        named = "\n".join([*made_with, *parts])
         key = hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()
         self._path = cache_folder() / "parity" / f"{key}.state"
         self._latest: bytes | None = None
