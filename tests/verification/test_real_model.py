@@ -87,7 +87,7 @@ def test_int8_and_fp8_lose_half_a_point_at_most(judged, precision):
     accuracy = judged(precision).accuracy
     assert accuracy.reference_top1 > 97
     assert accuracy.top1_drop <= 0.5
-    assert accuracy.top1_interval[1] <= 1, "so many images that half a point shows"
+    assert accuracy.top1_interval[1] <= 0.75, "so many images that half a point shows"
 
 
 @pytest.mark.slow
