@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sam_deploy.cli._tables import Row, parity_lines
-from sam_deploy.parity_report import Accuracy, BatchParity
+from sam_deploy.cli._tables import Row, parity_rows_of
+from sam_deploy.parity_report import BatchParity
 from sam_deploy.verification.result import ArtefactResult, LayersReport, ParityResult, Skipped
 
 _WORD = {True: "ok", False: "FAILED", None: "NOT LOOKED AT"}
@@ -19,7 +19,7 @@ def parity_rows(result: ParityResult) -> list[Row]:
         *[row for artefact in result.artefacts for row in _artefact(artefact)],
         *[("not run", _skipped(one)) for one in result.skipped],
         *[("check", f"{c.name}: {_WORD[c.passed]}, {c.detail}") for c in result.checks],
-        *(_layers(result.layers) if result.layers else []),
+        *(_layers(result.layers, failed=not result.passed) if result.layers else []),
     ]
 
 
@@ -31,9 +31,7 @@ def _data(result: ParityResult) -> str:
 def _artefact(result: ArtefactResult) -> list[Row]:
     if result.parity is None:
         return [("parity", f"FAILED: {result.artefact} on {result.backend}")]
-    rows = [("parity", line) for line in parity_lines(result.parity)]
-    if result.parity.accuracy is not None:
-        rows += [("accuracy", line) for line in _accuracy(result.parity.accuracy)]
+    rows = parity_rows_of(result.parity)
     rows += [("batch", _batch(one)) for one in result.parity.batches]
     for output in result.parity.outputs:
         if output.flips:
@@ -48,21 +46,6 @@ def _artefact(result: ArtefactResult) -> list[Row]:
     return rows
 
 
-def _accuracy(found: Accuracy) -> list[str]:
-    low, high = found.top1_interval
-    lines = [
-        f"top-1 {found.top1:.2f} %, PyTorch {found.reference_top1:.2f} %: a drop of "
-        f"{found.top1_drop:.2f} points (95 %: {low:.2f} to {high:.2f}) on {found.samples} samples"
-    ]
-    if found.top5 is not None and found.top5_interval is not None:
-        low, high = found.top5_interval
-        lines.append(
-            f"top-5 {found.top5:.2f} %, PyTorch {found.reference_top5:.2f} %: a drop of "
-            f"{found.top5_drop:.2f} points (95 %: {low:.2f} to {high:.2f})"
-        )
-    return lines
-
-
 def _batch(found: BatchParity) -> str:
     worst = max(range(found.size), key=lambda slot: found.slots_rms[slot])
     return (
@@ -75,14 +58,14 @@ def _skipped(one: Skipped) -> str:
     return f"{one.artefact} on {one.backend}: {one.reason}"
 
 
-def _layers(report: LayersReport) -> list[Row]:
+def _layers(report: LayersReport, *, failed: bool) -> list[Row]:
     worst = sorted(report.layers, key=lambda layer: -layer.relative_rms)[:5]
     rows = [
         ("layers", f"{len(report.layers)} modules of {report.artefact} matched by name and value"),
         ("jump", report.jump or "none: the error grows evenly, or not at all"),
         *[("layer", f"{one.module} ({one.kind}): {one.relative_rms:.1e}") for one in worst],
     ]
-    for one in report.suggestions[:5]:
+    for one in report.suggestions[:5] if failed else []:
         lines = " ".join(one.lines.split("\n"))
         rows.append(("keep", f"{one.group}: {one.relative_rms:.1e} behind it; {lines}"))
     return rows

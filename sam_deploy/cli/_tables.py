@@ -11,7 +11,7 @@ from rich.table import Table
 from sam_deploy.bundle import QUANTIZATION
 from sam_deploy.cli._run import printable
 from sam_deploy.manifest import Manifest
-from sam_deploy.parity_report import OutputParity, ParityReport
+from sam_deploy.parity_report import Accuracy, OutputParity, ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.recipe import Tolerances
 
@@ -47,7 +47,7 @@ def bundle_rows(bundle: Path, manifest: Manifest) -> list[Row]:
         ("precision", _precision(manifest)),
         *_islands(manifest),
         *_quantization(manifest),
-        *[("parity", line) for report in manifest.parity for line in parity_lines(report)],
+        *[row for report in manifest.parity for row in parity_rows_of(report)],
         *[("plan", _plan(manifest, plan)) for plan in manifest.plans],
         *[("verdict", verdict.text) for verdict in manifest.verdicts],
         ("load", f'sam_deploy.load("{bundle}")'),
@@ -90,6 +90,29 @@ def _quantization(manifest: Manifest) -> list[Row]:
         rows.append(("group", f"{cost.group}: relative RMS {cost.relative_rms:.1e}{shown}{kept}"))
     if len(report.sensitivity) > 10:
         rows.append(("group", f"and {len(report.sensitivity) - 10} more in {QUANTIZATION}"))
+    return rows
+
+
+def _accuracy(found: Accuracy) -> list[str]:
+    low, high = found.top1_interval
+    lines = [
+        f"top-1 {found.top1:.2f} %, PyTorch {found.reference_top1:.2f} %: a drop of "
+        f"{found.top1_drop:.2f} points (95 %: {low:.2f} to {high:.2f}) on {found.samples} samples"
+    ]
+    if found.top5 is not None and found.top5_interval is not None:
+        low, high = found.top5_interval
+        lines.append(
+            f"top-5 {found.top5:.2f} %, PyTorch {found.reference_top5:.2f} %: a drop of "
+            f"{found.top5_drop:.2f} points (95 %: {low:.2f} to {high:.2f})"
+        )
+    return lines
+
+
+def parity_rows_of(report: ParityReport) -> list[Row]:
+    """The verdict, a line for each output, and the accuracy on labelled data."""
+    rows = [("parity", line) for line in parity_lines(report)]
+    if report.accuracy is not None:
+        rows += [("accuracy", line) for line in _accuracy(report.accuracy)]
     return rows
 
 
