@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from sam_deploy.cli._tables import Row, parity_rows_of
+from sam_deploy.parity.judge import batch_figures
 from sam_deploy.parity_report import BatchParity
+from sam_deploy.recipe import Tolerances
 from sam_deploy.verification.result import ArtefactResult, LayersReport, ParityResult, Skipped
 
 _WORD = {True: "ok", False: "FAILED", None: "NOT LOOKED AT"}
@@ -32,7 +34,7 @@ def _artefact(result: ArtefactResult) -> list[Row]:
     if result.parity is None:
         return [("parity", f"FAILED: {result.artefact} on {result.backend}")]
     rows = parity_rows_of(result.parity)
-    rows += [("batch", _batch(one)) for one in result.parity.batches]
+    rows += [("batch", _batch(one, result.parity.tolerances)) for one in result.parity.batches]
     for output in result.parity.outputs:
         if output.flips:
             rows.append(
@@ -46,11 +48,12 @@ def _artefact(result: ArtefactResult) -> list[Row]:
     return rows
 
 
-def _batch(found: BatchParity) -> str:
-    worst = max(range(found.size), key=lambda slot: found.slots_rms[slot])
+def _batch(found: BatchParity, limits: Tolerances) -> str:
+    worst, neighbours = batch_figures(found, limits)
     return (
-        f"of {found.size}: slot {worst} is the farthest, relative RMS {found.slots_rms[worst]:.1e};"
-        f" another slot and other neighbours change {found.neighbours_rms:.1e}"
+        f"of {found.size}: the farthest slot has a relative RMS of {worst.shown} (at most "
+        f"{worst.limit:g}); another slot and other neighbours change {neighbours.shown} (at most "
+        f"{neighbours.limit:g})"
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from sam_deploy.bundle import QUANTIZATION
 from sam_deploy.cli._run import printable
 from sam_deploy.manifest import Manifest
+from sam_deploy.parity.judge import output_figures
 from sam_deploy.parity_report import Accuracy, OutputParity, ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.recipe import Tolerances
@@ -127,17 +128,9 @@ def parity_lines(report: ParityReport) -> list[str]:
 
 
 def _output_line(output: OutputParity, limits: Tolerances) -> str:
-    figures = [
-        ("relative RMS", output.relative_rms, ".1e", f"at most {limits.relative_rms:.0e}"),
-        ("largest error", output.max_error, ".1e", f"at most {limits.max_error:.0e}"),
-        ("cosine", output.cosine, ".6f", f"at least {limits.cosine}"),
-        ("top-1 agreement", output.top1_agreement, ".3f", f"at least {limits.top1_agreement}"),
-        ("equal elements", output.equal_elements, ".4f", f"at least {limits.top1_agreement}"),
-    ]
     return f"{output.name}: " + ", ".join(
-        f"{what} {figure:{form}} ({limit})"
-        for what, figure, form, limit in figures
-        if figure is not None
+        f"{one.what} {one.shown} (at {'most' if one.at_most else 'least'} {one.limit:g})"
+        for one in output_figures(output, limits)
     )
 
 

@@ -8,7 +8,7 @@ from sam_deploy.errors import CheckFailed
 from sam_deploy.manifest import TensorSpec
 from sam_deploy.parity.accuracy import AccuracyCount, Hits
 from sam_deploy.parity.figures import OutputFigures, Sums
-from sam_deploy.parity.judge import broken, broken_accuracy
+from sam_deploy.parity.judge import accuracy_figures, output_figures, reasons
 from sam_deploy.parity.pairs import paired
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import BatchProfile
@@ -140,15 +140,20 @@ class Comparison:
         accuracy = None
         if self._classes:
             accuracy = self._accuracy.result(int(self._outputs[0].dims[1]))
+        limits = self.tolerances
         return ParityReport(
             artefact=self.artefact,
             backend=self.runner.backend,
-            tolerances=self.tolerances,
+            tolerances=limits,
             outputs=results,
             accuracy=accuracy,
             failures=[
-                *(reason for result in results for reason in broken(result, self.tolerances)),
-                *broken_accuracy(accuracy, self.tolerances),
+                *(
+                    r
+                    for result in results
+                    for r in reasons(output_figures(result, self.tolerances))
+                ),
+                *(reasons(accuracy_figures(accuracy, self.tolerances)) if accuracy else []),
             ],
             **described,  # type: ignore[arg-type]
         )

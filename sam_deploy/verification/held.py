@@ -17,7 +17,8 @@ from sam_deploy.parity import Samples
 from sam_deploy.parity.batches import chosen_rows, expected_alone, measure_batches
 from sam_deploy.parity.comparison import Comparison
 from sam_deploy.parity.gate import batch_of, described
-from sam_deploy.parity.judge import broken_batch
+from sam_deploy.parity.judge import batch_figures
+from sam_deploy.parity.judge import reasons as why
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Tolerances
 from sam_deploy.reference import Subject
@@ -155,7 +156,7 @@ def _with_batches(
                     advance,
                 )
                 limits = result.parity.tolerances
-                reasons = [reason for one in batches for reason in broken_batch(one, limits)]
+                reasons = [reason for one in batches for reason in why(batch_figures(one, limits))]
             except CheckFailed as failure:
                 reasons = [str(failure)]
             failures = [*result.failures, *reasons]

@@ -7,7 +7,7 @@ from sam_deploy.errors import CheckFailed
 from sam_deploy.manifest import TensorSpec
 from sam_deploy.parity import normal_samples
 from sam_deploy.parity.batches import chosen_rows, expected_alone, measure_batches
-from sam_deploy.parity.judge import broken_batch
+from sam_deploy.parity.judge import batch_figures, reasons
 from sam_deploy.recipe import DEFAULT_TOLERANCES
 
 INPUTS = [TensorSpec(name="x", dtype="float32", dims=["batch", 6])]
@@ -34,7 +34,7 @@ def found(change, sizes=(1, 4, 8), count=9, reference=right):
     rows = chosen_rows(normal_samples("x", count, 6), max(sizes))
     expected = expected_alone(reference, rows, None)
     batches = measure_batches(Artefact(change), rows, expected, INPUTS, OUTPUTS, sizes)
-    return [reason for one in batches for reason in broken_batch(one, LIMITS)], batches
+    return [reason for one in batches for reason in reasons(batch_figures(one, LIMITS))], batches
 
 
 def test_a_right_artefact_is_right_in_every_slot():

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from sam_deploy.parity.judge import broken, broken_accuracy, broken_batch
+from sam_deploy.parity.judge import accuracy_figures, batch_figures, output_figures, reasons
 from sam_deploy.parity_report import Accuracy, BatchParity, OutputParity, ParityReport
 from sam_deploy.recipe import DEFAULT_TOLERANCES
 from sam_deploy.verification.result import (
@@ -83,9 +83,9 @@ def artefact(
     """An artefact that was compared, with the reasons that `sam_deploy.parity` gives."""
     outputs = [output(**CLASSES)] if outputs is None else outputs
     failures = [
-        *(reason for each in outputs for reason in broken(each, tolerances)),
-        *broken_accuracy(accuracy, tolerances),
-        *(reason for batch in batches for reason in broken_batch(batch, tolerances)),
+        *(reason for each in outputs for reason in reasons(output_figures(each, tolerances))),
+        *(reasons(accuracy_figures(accuracy, tolerances)) if accuracy else []),
+        *(reason for batch in batches for reason in reasons(batch_figures(batch, tolerances))),
     ]
     parity = ParityReport(
         artefact=name,

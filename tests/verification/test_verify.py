@@ -16,7 +16,7 @@ from sam_deploy.parity import normal_samples
 from sam_deploy.parity.batches import chosen_rows, expected_alone, measure_batches
 from sam_deploy.parity.comparison import Comparison
 from sam_deploy.parity.gate import Taken, compare, described
-from sam_deploy.parity.judge import broken_batch
+from sam_deploy.parity.judge import batch_figures, reasons
 from sam_deploy.plans import BatchProfile
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import DEFAULT_TOLERANCES
@@ -234,7 +234,7 @@ def batch_reasons(change, reference=lambda x: {"y": x["x"]}):
     rows = chosen_rows(normal_samples("x", 8, 4), 8)
     expected = expected_alone(reference, rows, None)
     (found,) = measure_batches(Runner(), rows, expected, [x], [y], [8])
-    return " ".join(broken_batch(found, DEFAULT_TOLERANCES["fp32"]))
+    return " ".join(reasons(batch_figures(found, DEFAULT_TOLERANCES["fp32"])))
 
 
 def test_a_leak_all_around_the_batch():
@@ -247,7 +247,7 @@ def test_a_leak_all_around_the_batch():
 def test_what_is_constant_for_a_sample_alone():
     """A constant has no spread, and its errors count all the same."""
     said = batch_reasons(lambda y: y + np.float32(len(y) > 1), lambda x: {"y": 0 * x["x"]})
-    assert "slot 0 is off by a relative RMS of 1.0e+00" in said
+    assert "slot 0 is off by a relative RMS of 1.00e+00" in said
 
 
 @pytest.mark.parametrize("count", [5, 32, 40, 63, 100])

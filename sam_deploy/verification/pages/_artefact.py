@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
+from sam_deploy.parity.judge import Figure
 from sam_deploy.parity_report import OutputParity, ParityReport
 from sam_deploy.verification.pages._accuracy import accuracy_table
 from sam_deploy.verification.pages._batches import batch_table
 from sam_deploy.verification.pages._elements import Content, element, table
-from sam_deploy.verification.pages._figures import Figure, Judged, judged
+from sam_deploy.verification.pages._figures import Judged, allowed, judged
 from sam_deploy.verification.pages._histogram import histogram_plot
 from sam_deploy.verification.pages._marks import mark
 from sam_deploy.verification.pages._summary import of_artefact
@@ -73,10 +74,10 @@ def _compared(parity: ParityReport, found: Judged) -> Iterator[Content]:
 
 
 def _row(where: str, figure: Figure) -> list[Content]:
-    kind, used = ("failed" if figure.reasons else "kept"), figure.used
+    kind, used = ("failed" if figure.reason else "kept"), figure.used
     plot = None if used is None else bar(used, f"{used:.0%} of what is allowed", kind)
-    verdict = mark("FAILED" if figure.reasons else "passed")
-    return [where, figure.what, figure.shown, figure.allowed, plot, verdict]
+    verdict = mark("FAILED" if figure.reason else "passed")
+    return [where, figure.what, figure.shown, allowed(figure), plot, verdict]
 
 
 def _flips(output: OutputParity) -> Iterator[str]:

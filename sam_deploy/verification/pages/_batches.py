@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element
 
+from sam_deploy.parity.judge import Figure
 from sam_deploy.parity_report import BatchParity
 from sam_deploy.verification.pages._elements import Content, element, table
-from sam_deploy.verification.pages._figures import Figure
+from sam_deploy.verification.pages._figures import allowed
 from sam_deploy.verification.pages._marks import mark
 from sam_deploy.verification.pages._svg import percent
 
@@ -23,8 +24,8 @@ def batch_table(batches: Iterable[tuple[BatchParity, list[Figure]]]) -> Element:
         for first, figure in zip((True, False), figures, strict=True):
             size = f"batch of {batch.size}" if first else ""
             plot = _slots(batch, figure.limit) if first else None
-            verdict = mark("FAILED" if figure.reasons else "passed")
-            rows.append([size, plot, figure.what, figure.shown, figure.allowed, verdict])
+            verdict = mark("FAILED" if figure.reason else "passed")
+            rows.append([size, plot, figure.what, figure.shown, allowed(figure), verdict])
     return table(columns, rows, "blocks batches")
 
 

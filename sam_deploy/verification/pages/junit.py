@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, indent
 
+from sam_deploy.parity.judge import Figure
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.verification.pages._elements import element, written
-from sam_deploy.verification.pages._figures import Figure, Judged, judged
+from sam_deploy.verification.pages._figures import Judged, allowed, judged
 from sam_deploy.verification.pages._summary import reasons
 from sam_deploy.verification.pages._text import counted
 from sam_deploy.verification.result import ArtefactResult, Check, ParityResult, Skipped
@@ -50,8 +51,8 @@ def _figures(where: str, parity: ParityReport, found: Judged) -> list[Element]:
         _case(
             where,
             f"{name}: {figure.what}",
-            f"{figure.shown} (allowed {figure.allowed})",
-            failures=figure.reasons,
+            f"{figure.shown} (allowed {allowed(figure)})",
+            failures=[figure.reason] if figure.reason else [],
         )
         for name, figures in named
         for figure in figures

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sam_deploy.verification.pages._figures import Figure, judged
+from sam_deploy.parity.judge import Figure
+from sam_deploy.verification.pages._figures import allowed, judged
 from sam_deploy.verification.pages._gfm import bullets, fenced, plain, table
 from sam_deploy.verification.pages._summary import failures_first, reasons, speed, summary
 from sam_deploy.verification.pages._text import counted
@@ -64,7 +65,7 @@ def _figures(artefact: ArtefactResult) -> Iterator[list[str]]:
         return
     for output, figures in zip(artefact.parity.outputs, judged(artefact).outputs, strict=True):
         cells = [_cell(figures, what) for what in _DISTANCES]
-        verdict = "**FAILED**" if any(figure.reasons for figure in figures) else "passed"
+        verdict = "**FAILED**" if any(figure.reason for figure in figures) else "passed"
         yield [where, plain(output.name), *cells, _cell(figures, *_DECISIONS), verdict]
 
 
@@ -119,8 +120,8 @@ def _cell(figures: Sequence[Figure], *whats: str) -> str:
     """The figure of that name with its limit, bold where it failed; '' where there is none."""
     for figure in figures:
         if figure.what in whats:
-            shown = f"**{figure.shown}**" if figure.reasons else figure.shown
-            return f"{shown} ({figure.allowed})"
+            shown = f"**{figure.shown}**" if figure.reason else figure.shown
+            return f"{shown} ({allowed(figure)})"
     return ""
 
 
