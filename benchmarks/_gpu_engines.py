@@ -31,7 +31,7 @@ def make_torch(recipe: Recipe, *, compiled: bool) -> Callable[[Array], Array]:
     """The eager model of `recipe` in FP16 on the GPU, or what `torch.compile` makes of it."""
     import torch
 
-    from sam_deploy.exporter import subject_from_recipe
+    from sam_deploy.reference import subject_from_recipe
 
     subject = subject_from_recipe(recipe)
     constants = subject.example_inputs[1:]
@@ -65,23 +65,15 @@ def _loaded(bundle: Path, backend: str) -> Any:
 
 def measured_parity(bundle: Path, backend: str, recipe: Recipe) -> tuple[str, ParityReport]:
     """What ran the bundle, and how far it is from the eager FP32 model on the CPU."""
-    from sam_deploy.exporter import subject_from_recipe
-    from sam_deploy.parity import PARITY_BATCH, measure_parity
+    from sam_deploy.parity.of_subject import subject_parity
     from sam_deploy.parity.validation_data import samples_for
+    from sam_deploy.reference import subject_from_recipe
 
     engine = _loaded(bundle, backend)
     subject = subject_from_recipe(recipe)
-    report = measure_parity(
-        engine.runner,
-        subject.run,
-        samples_for(subject, None),
-        artefact=bundle.name,
-        inputs=engine.manifest.inputs,
-        outputs=engine.manifest.outputs,
-        classes=bool(engine.manifest.model.num_classes),
-        tolerances=recipe.tolerances,
-        batch=recipe.batch or PARITY_BATCH,
-    )
+    specs = (engine.manifest.inputs, engine.manifest.outputs)
+    samples = samples_for(subject, None)
+    report = subject_parity(bundle.name, engine.runner, subject, recipe, samples, specs)
     return engine.backend, report
 
 

@@ -112,7 +112,7 @@ def latencies(
     bundle: Path, recipe: Recipe, manifest: Manifest, engines: list[str], batch: int
 ) -> dict[str, Any]:
     """Of each engine and of PyTorch the latency at `batch`, or why there is none."""
-    from sam_deploy.exporter import subject_from_recipe
+    from sam_deploy.reference import subject_from_recipe
 
     subject = subject_from_recipe(recipe)
     (output,) = subject.output_names

@@ -53,7 +53,7 @@ def _export(arguments: argparse.Namespace) -> None:
             if path not in (None, SYNTHETIC) and not Path(path).exists():
                 raise InputError(f"no such file or folder: {path}.")
         if recipe.weights is not None or recipe.is_own:
-            from sam_deploy.exporter import subject_from_recipe
+            from sam_deploy.reference import subject_from_recipe
 
             subject_from_recipe(recipe)  # what does not fit should show now
         if arguments.json:

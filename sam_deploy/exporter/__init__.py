@@ -3,6 +3,5 @@
 from sam_deploy.exporter.export_module import export
 from sam_deploy.exporter.request import Request
 from sam_deploy.exporter.stages import Export, export_recipe
-from sam_deploy.reference import Subject, subject_from_recipe
 
-__all__ = ["Export", "Request", "Subject", "export", "export_recipe", "subject_from_recipe"]
+__all__ = ["Export", "Request", "export", "export_recipe"]

@@ -10,8 +10,9 @@ from sam_deploy.agreement import relative_rms
 from sam_deploy.bundle import MODEL, PARITY
 from sam_deploy.errors import BundleError, CheckFailed
 from sam_deploy.manifest import TensorSpec
-from sam_deploy.parity import PARITY_BATCH, Samples, measure_parity
+from sam_deploy.parity import PARITY_BATCH, Samples
 from sam_deploy.parity.crash import check_loads
+from sam_deploy.parity.of_subject import subject_parity
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
@@ -41,18 +42,8 @@ def hold(
             runner = OnnxRunner(folder / MODEL)
         except BundleError as error:
             raise CheckFailed(f"the exported graph does not load: {error}") from None
-        report = measure_parity(
-            runner,
-            subject.run,
-            samples,
-            artefact=MODEL,
-            inputs=inputs,
-            outputs=outputs,
-            classes=bool(subject.info.num_classes),
-            tolerances=recipe.tolerances,
-            batch=recipe.batch or PARITY_BATCH,
-            progress=advance,
-        )
+        specs = (inputs, outputs)
+        report = subject_parity(MODEL, runner, subject, recipe, samples, specs, progress=advance)
     encoded = msgspec.json.format(msgspec.json.encode(report), indent=1)
     (folder / PARITY).write_bytes(encoded + b"\n")
     if not report.passed:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sam_deploy.errors import CheckFailed, MachineError
 from sam_deploy.manifest import TensorSpec
-from sam_deploy.parity import PARITY_BATCH, Samples, measure_parity
+from sam_deploy.parity import Samples
+from sam_deploy.parity.of_subject import subject_parity
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.progress import Progress
@@ -49,16 +50,13 @@ def hold_plans(
             except MachineError as error:
                 raise CheckFailed(f"{plan.file} does not load: {error}") from None
             try:
-                report = measure_parity(
+                report = subject_parity(
+                    plan.file,
                     runner,
-                    subject.run,
+                    subject,
+                    recipe,
                     samples,
-                    artefact=plan.file,
-                    inputs=specs[0],
-                    outputs=specs[1],
-                    classes=bool(subject.info.num_classes),
-                    tolerances=recipe.tolerances,
-                    batch=recipe.batch or PARITY_BATCH,
+                    specs,
                     profile=plan.profile,
                     progress=advance,
                 )

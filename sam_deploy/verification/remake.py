@@ -15,7 +15,7 @@ from sam_deploy.exporter.tensor_specs import tensor_specs
 from sam_deploy.exporter.typed import Measured, measure, write_typed
 from sam_deploy.island_names import island_of
 from sam_deploy.manifest import IslandReport
-from sam_deploy.parity import PARITY_BATCH, measure_parity
+from sam_deploy.parity.of_subject import subject_parity
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
@@ -72,26 +72,16 @@ class Remake:
         recipe = self._recipe
         for suggestion in added:
             recipe = with_lines(recipe, suggestion.lines)
-        variant, subject = self._graph.clone(), self._subject
-        inputs, outputs = (
-            tensor_specs(ends, recipe.io_dtype)
-            for ends in (variant.graph.inputs, variant.graph.outputs)
-        )
+        variant = self._graph.clone()
+        ends = (variant.graph.inputs, variant.graph.outputs)
+        specs = (tensor_specs(ends[0], recipe.io_dtype), tensor_specs(ends[1], recipe.io_dtype))
         samples = self._data.validation
         try:
             with self._progress.stage("fix", samples.count) as advance:
                 write_typed(variant, recipe, self._with(recipe), self._path)
-                parity = measure_parity(
-                    OnnxRunner(self._path),
-                    subject.run,
-                    samples,
-                    artefact=MODEL,
-                    inputs=inputs,
-                    outputs=outputs,
-                    classes=bool(subject.info.num_classes),
-                    tolerances=recipe.tolerances,
-                    batch=recipe.batch or PARITY_BATCH,
-                    progress=advance,
+                runner = OnnxRunner(self._path)
+                parity = subject_parity(
+                    MODEL, runner, self._subject, recipe, samples, specs, progress=advance
                 )
         except CheckFailed as failure:
             return Tried(groups, None, [str(failure)])

@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 
 from sam_deploy.errors import InputError
-from sam_deploy.exporter import Request, subject_from_recipe
+from sam_deploy.exporter import Request
 from sam_deploy.exporter.calibration_data import FEW_SAMPLES, data_for
 from sam_deploy.parity import sample_hashes
 from sam_deploy.progress import Progress
+from sam_deploy.reference import subject_from_recipe
 from sam_deploy.synthetic import synthetic_images
 
 pytestmark = pytest.mark.long

@@ -19,12 +19,13 @@ from weights import golden_input
 from sam_deploy import agreement
 from sam_deploy.bundle import MANIFEST, MANIFEST_SUM, MODEL, PARITY, read_bundle
 from sam_deploy.errors import CheckFailed, InputError
-from sam_deploy.exporter import Request, export_recipe, subject_from_recipe, typed
+from sam_deploy.exporter import Request, export_recipe, typed
 from sam_deploy.models import SAM, create_model
 from sam_deploy.models.weights_hash import weights_sha256
 from sam_deploy.parity import synthetic_samples
 from sam_deploy.precision import audit_precision
 from sam_deploy.recipe import DEFAULT_TOLERANCES, recipe_from_dict
+from sam_deploy.reference import subject_from_recipe
 from sam_deploy.rewrites import PIPELINE
 from sam_deploy.runtime import OnnxRunner
 

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from sam_deploy.agreement import relative_rms
 from sam_deploy.errors import PrecisionError
-from sam_deploy.exporter import export_recipe, subject_from_recipe
+from sam_deploy.exporter import export_recipe
 from sam_deploy.parity.validation_data import samples_for
 from sam_deploy.precision import to_fp16
+from sam_deploy.reference import subject_from_recipe
 from sam_deploy.rewrites import rewrite
 
 

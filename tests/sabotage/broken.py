@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from sam_deploy.bundle import MANIFEST, MODEL, file_infos, read_bundle, write_manifest
+from sam_deploy.cli.parity import main
 from sam_deploy.errors import PrecisionError
 from sam_deploy.exporter.calibration_data import Data
 from sam_deploy.exporter.typed import measure, write_typed
@@ -31,10 +32,31 @@ from sam_deploy.verification import Asked, ParityResult, verify
 
 _COPIES = itertools.count()
 
+ON_CPU = "model.onnx on onnxruntime CPUExecutionProvider: "
+
 
 def judged(bundle: Path, **asked: Any) -> ParityResult:
     """The verdict on a few samples: what is wrong here is wrong on all of them."""
     return verify(bundle, Asked(**{"limit": 8, "resume": False, **asked}))
+
+
+def failures(result: ParityResult) -> list[str]:
+    """Why it did not pass, which it must not have."""
+    assert not result.passed
+    return result.failures
+
+
+def check(result: ParityResult, name: str) -> Any:
+    """The check called `name`."""
+    return next(check for check in result.checks if check.name == name)
+
+
+def refused(capsys: Any, *argv: Any) -> str:
+    """What the command says of bad input."""
+    assert main([str(part) for part in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return str(err)
 
 
 def typed(bundle: Path, precision: str, **samples: Any) -> Path:

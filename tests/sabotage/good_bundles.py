@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from broken import typed
+from broken import judged, typed
 
 from sam_deploy.exporter import export_recipe
 from sam_deploy.parity import synthetic_samples
@@ -23,6 +23,12 @@ SIZE = Preprocessing.for_size(64, 64)
 def tiny(tiny_recipe, tmp_path_factory):
     """The tiny SMT with golden weights, in FP32."""
     return export_recipe(tiny_recipe(), out=tmp_path_factory.mktemp("tiny")).bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_judged(tiny_checkpoint):
+    """The verdict on a bundle of the tiny SMT."""
+    return lambda bundle, **asked: judged(bundle, weights=tiny_checkpoint, **asked)
 
 
 @pytest.fixture(scope="session")

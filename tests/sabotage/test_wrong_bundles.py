@@ -4,7 +4,7 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
-from broken import copied, judged, manifest_of, with_file, with_manifest
+from broken import copied, failures, judged, manifest_of, refused, with_file, with_manifest
 from safetensors.torch import load_file, save_file
 
 from sam_deploy.cli.parity import main
@@ -25,18 +25,6 @@ PLAN = {
     "options": {},
     "build_s": 1.0,
 }
-
-
-def failures(result):
-    assert not result.passed
-    return result.failures
-
-
-def refused(capsys, *argv):
-    assert main([str(part) for part in argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    return err
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "manifest.json", "parity.json"])

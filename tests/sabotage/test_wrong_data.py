@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from broken import judged, manifest_of, with_manifest
+from broken import ON_CPU, failures, judged, manifest_of, refused, with_manifest
 from PIL import Image
 
 from sam_deploy.cli.parity import main
@@ -15,7 +15,6 @@ from sam_deploy.synthetic import synthetic_images
 pytestmark = pytest.mark.export
 pytest_plugins = ["good_bundles"]
 
-ON_CPU = "model.onnx on onnxruntime CPUExecutionProvider: "
 NOT_JUDGED = "which the recipe wants, was not judged: the samples have no labels."
 
 
@@ -34,19 +33,6 @@ def folder(tmp_path):
         return tmp_path
 
     return make
-
-
-def failures(result):
-    assert not result.passed
-    return result.failures
-
-
-def refused(capsys, *argv):
-    """What the command says of bad input."""
-    assert main([str(part) for part in argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    return err
 
 
 def test_the_untouched_one_passes(digits, images):

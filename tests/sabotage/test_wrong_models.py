@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from broken import (
+    ON_CPU,
     behind,
     changed,
+    check,
     constant,
+    failures,
     judged,
     lowered,
     set_weight,
@@ -26,7 +29,6 @@ from sam_deploy.reference import subject_from_recipe
 pytestmark = pytest.mark.export
 pytest_plugins = ["good_bundles"]
 
-ON_CPU = "model.onnx on onnxruntime CPUExecutionProvider: "
 LAYERS = [
     "patch_embed1.conv.0.weight",
     "block1.0.attn.proj0.weight",
@@ -34,20 +36,6 @@ LAYERS = [
     "norm4.weight",
     "head.weight",
 ]
-
-
-@pytest.fixture
-def tiny_judged(tiny_checkpoint):
-    return lambda bundle, **asked: judged(bundle, weights=tiny_checkpoint, **asked)
-
-
-def failures(result):
-    assert not result.passed
-    return result.failures
-
-
-def check(result, name):
-    return next(check for check in result.checks if check.name == name)
 
 
 def fp16_would_see(result):

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from broken import (
+    ON_CPU,
     behind,
     changed,
+    check,
     constant,
+    failures,
     judged,
     manifest_of,
     model_of,
@@ -19,28 +22,13 @@ from onnx import helper
 pytestmark = pytest.mark.export
 pytest_plugins = ["good_bundles"]
 
-ON_CPU = "model.onnx on onnxruntime CPUExecutionProvider: "
 INPUT_SCALE = "block1.0.attn.proj.input_scale"
 WEIGHT_SCALE = "block1.0.attn.proj.weight.scale"
-
-
-@pytest.fixture
-def tiny_judged(tiny_checkpoint):
-    return lambda bundle, **asked: judged(bundle, weights=tiny_checkpoint, **asked)
-
-
-def failures(result):
-    assert not result.passed
-    return result.failures
 
 
 def named(result):
     """The checks and artefacts that failed."""
     return {reason.partition(":")[0] for reason in failures(result)}
-
-
-def check(result, name):
-    return next(check for check in result.checks if check.name == name)
 
 
 def relative_rms(result):

@@ -12,9 +12,10 @@ from conftest import rewrite_manifest
 
 from sam_deploy.bundle import read_bundle
 from sam_deploy.cli.parity import main
-from sam_deploy.exporter import Request, subject_from_recipe
+from sam_deploy.exporter import Request
 from sam_deploy.exporter.stages import export_subject
 from sam_deploy.recipe import Drift, recipe_from_dict
+from sam_deploy.reference import subject_from_recipe
 from sam_deploy.rewrites import PIPELINE
 from sam_deploy.verification.receipt import read_receipt
 
