@@ -1,6 +1,7 @@
 """No recipe makes `sam-export` fail otherwise than by one message."""
 
 import json
+import shutil
 
 import pytest
 from conftest import TINY
@@ -47,7 +48,11 @@ def lines(data):
 
 @pytest.fixture(scope="module", autouse=True)
 def _folder(tmp_path_factory):
-    """Nothing is written into the checkout."""
+    """Nothing is written into the checkout; what recipes name lies beside them."""
+    base = tmp_path_factory.getbasetemp()
+    (base / "names.txt").write_text("a name\n")
+    for path in recipes_folder().glob("smt_digits.*"):
+        shutil.copy(path, base)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("recipes"))
         yield
@@ -72,6 +77,5 @@ def test_a_shipped_recipe_with_any_bytes_changed(tmp_path_factory, content):
 
 
 def test_the_recipes_that_are_changed_are_good_ones(tmp_path_factory):
-    (tmp_path_factory.getbasetemp() / "names.txt").write_text("a name\n")
     for content in (*SHIPPED, *("\n".join(lines(data)).encode() for data in (WHOLE, SAM))):
         assert plan(tmp_path_factory, content)[0] == 0
