@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TRITON := nvidia-pytriton==0.7.0 numpy==1.26.4 onnxruntime==1.32.0 pillow==12.0.0 flatbuffers==25.12.19 packaging==26.4 protobuf==6.33.6
 # One thread a test worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
@@ -14,7 +15,8 @@ help: ## print the targets
 
 setup: $(READY) ## make the environment (.venv) with the locked versions
 
-# The last two: TensorRT's names for the tests; its libraries need a GPU, and are not there.
+# The last ones, for the tests: TensorRT's names (its libraries need a GPU, and are not there),
+# OpenVINO's provider, and a tritonserver in an environment of its own (it wants numpy 1).
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("sam-deploy needs Python 3.11 to 3.13, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +24,9 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-10.16 tensorrt-cu13-bindings==10.16.1.11
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-11.4 tensorrt-cu13-bindings==11.4.0.106
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/openvino onnxruntime-ep-openvino==1.8.1
+	$(PYTHON) -m venv $(VENV)/triton
+	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TRITON)
 	@touch $(READY)
 
 export: $(READY) ## the main job: export smt_t in FP16 to engines/ (again: ARGS=--force)
@@ -67,7 +72,7 @@ docs: $(READY) ## write the generated tables of README, export/ and engines/
 lock: ## resolve requirements.lock anew
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet "torch==2.13.0" ".[cpu,export,tensorrt-rtx,bench,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet "torch==2.13.0" ".[cpu,export,tensorrt-rtx,serve,bench,dev]"
 	{ echo "# Made by 'make lock'. Exact versions for the make targets and CI."; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude sam-deploy | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock
 	rm -rf $(VENV)-lock

@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 ENGINES = {
-    "ONNX Runtime CUDA": "onnxruntime",
+    "ONNX Runtime CUDA": "cuda",
     "TensorRT": "tensorrt",
     "TensorRT-RTX": "tensorrt-rtx",
 }
@@ -47,7 +47,7 @@ def make_torch(recipe: Recipe, *, compiled: bool) -> Callable[[Array], Array]:
 
 
 def make_engine(bundle: Path, backend: str) -> Callable[[Array], Array]:
-    """The bundle on `backend`, as a service loads it; ONNX Runtime on its CUDA provider."""
+    """The bundle on `backend`, as a service loads it."""
     engine = _loaded(bundle, backend)
 
     def run(x: Array) -> Array:
@@ -58,9 +58,8 @@ def make_engine(bundle: Path, backend: str) -> Callable[[Array], Array]:
 
 def _loaded(bundle: Path, backend: str) -> Any:
     from sam_deploy.runtime import load
-    from sam_deploy.runtime.onnx_runner import CUDA
 
-    return load(bundle, backend, providers=(CUDA,))
+    return load(bundle, require=backend)
 
 
 def measured_parity(bundle: Path, backend: str, recipe: Recipe) -> tuple[str, ParityReport]:

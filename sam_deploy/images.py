@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 # Whatever the suffix says; for others PIL may start a program (Ghostscript, for PostScript).
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -52,7 +52,7 @@ def open_image(path: Path) -> Image:
         problem = "is not a file" if path.exists() else "does not exist"
         raise InputError(f"{path} {problem}; give an image file.")
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.load()
             return to_rgb(image)
     # PIL's decoders raise nearly anything on a damaged file: SyntaxError, struct.error, IndexError

@@ -17,7 +17,7 @@ from sam_deploy.report import RewriteReport
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 TensorDtype = Literal[
     "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"
 ]

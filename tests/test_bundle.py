@@ -48,7 +48,7 @@ def refusal(folder):
 def test_what_was_written_is_read(tiny_bundle):
     manifest = read_bundle(tiny_bundle)
     assert manifest.files == file_infos(tiny_bundle)
-    assert sorted(manifest.files) == ["model.onnx", "parity.json"]
+    assert sorted(manifest.files) == ["example.npz", "model.onnx", "parity.json"]
     assert manifest_to_json(manifest) == (tiny_bundle / "manifest.json").read_bytes()
     assert {p.name for p in tiny_bundle.parent.iterdir()} == {tiny_bundle.name}
 

@@ -295,6 +295,7 @@ def test_the_workflow_releases_what_passes(released):
     assert verdict(ran) == "passed"
     assert ran.artifacts["parity"] == ["parity.html", "parity.xml"]
     assert ran.artifacts["bundle"] == [
+        "example.npz",
         "manifest.json",
         "manifest.json.sha256",
         MODEL,

@@ -20,8 +20,8 @@ PAGES = sorted(
 MAIN_JOB = ["--model", "smt_t", "--fp16"]
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"<!-- run -->\n```{language}\n(.*?)```", page.read_text(), flags=re.S)
+def blocks(page: Path, language: str, mark: str = "run") -> list[str]:
+    return re.findall(rf"<!-- {mark} -->\n```{language}\n(.*?)```", page.read_text(), flags=re.S)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,31 @@ def test_the_shown_commands_and_code_run(workplace: Path) -> None:
             run(["bash", "-e", "-o", "pipefail", "-c", block], workplace)
             shown += 1
     assert shown >= 4
+
+
+@pytest.mark.export
+def test_the_server_that_is_shown_answers_what_is_shown(workplace: Path) -> None:
+    page = ROOT / "docs/serving.md"
+    (command,) = blocks(page, "sh", "run: serve")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    server = subprocess.Popen(
+        command.split(), cwd=workplace, env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().split() == ["rest", "http://127.0.0.1:8000"]
+        shown = [["-c", block] for block in blocks(page, "python", "run: client")]
+        for block in shown:
+            out = run([sys.executable, *block], workplace)
+            assert len(out.splitlines()) == 5
+        for block in blocks(page, "sh", "run: client"):
+            assert "sam_queued" in run(["bash", "-e", "-o", "pipefail", "-c", block], workplace)
+        assert shown
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
+        server.stdout.close()
 
 
 def test_the_recipe_that_is_shown_is_one() -> None:

@@ -14,7 +14,7 @@ NOUNS = {
     "errors", "architecture", "validation", "recipe", "rewrite_options", "report", "manifest",
     "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress", "runner",
     "quantization", "plans", "cache_folder", "island_names", "gpu_info", "tensorrt_family",
-    "parity_report", "cpu_info",
+    "parity_report", "cpu_info", "example",
 }  # fmt: skip
 EXPORT = [
     "models",
@@ -32,11 +32,12 @@ EXPORT = [
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"}
 ALLOWED = {
     "runtime": NOUNS,
+    "serving": NOUNS | {"runtime", ""},
     **{part: NOUNS | set(EXPORT[:place]) for place, part in enumerate(EXPORT)},
 }
 for later in ("parity", "exporter", "verification", "testing", "cli"):
     ALLOWED[later] = ALLOWED[later] | {"runtime"}
-ALLOWED["cli"] = ALLOWED["cli"] | {""}  # the package itself: its version and `load`
+ALLOWED["cli"] = ALLOWED["cli"] | {"", "serving"}  # the package itself: its version and `load`
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -67,10 +68,10 @@ def parts_imported(path):
 
 
 def test_every_part_has_its_place():
-    assert {part_of(path) for path in FILES} <= {"", "runtime", *NOUNS, *EXPORT}
+    assert {part_of(path) for path in FILES} <= {"", "runtime", "serving", *NOUNS, *EXPORT}
 
 
-@pytest.mark.parametrize("part", ["runtime", *EXPORT])
+@pytest.mark.parametrize("part", ["runtime", "serving", *EXPORT])
 def test_a_part_imports_only_what_stands_before_it(part):
     for path in FILES:
         if part_of(path) == part:
@@ -81,7 +82,7 @@ def test_the_first_layer_imports_nothing_of_an_export():
     for path in FILES:
         if part_of(path) in NOUNS:
             assert set(parts_imported(path)) <= NOUNS, path
-        if part_of(path) in {"", "runtime", *NOUNS}:
+        if part_of(path) in {"", "runtime", "serving", *NOUNS}:
             assert not {name.partition(".")[0] for name in imports(path)} & HEAVY, path
 
 

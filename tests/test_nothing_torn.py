@@ -92,7 +92,8 @@ def test_interrupted_at_every_step_of_the_writing(tiny_bundle, tmp_path, old):
 def small_bundle(tiny_bundle, tmp_path_factory):
     """No model, but whole: a bundle whose manifest is its largest file."""
     folder = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("small") / "bundle"))
-    (folder / "model.onnx").write_bytes(b"small")
+    for name in ("model.onnx", "example.npz"):
+        (folder / name).write_bytes(b"small")
     rewrite_manifest(folder, files=msgspec.to_builtins(file_infos(folder)))
     return folder
 
@@ -104,7 +105,7 @@ def test_a_file_that_may_not_grow(small_bundle, tmp_path):
     for run in struck:
         check(run, "old")
         assert (run["ended"], run["found"], run["left"]) == (3, "old", ["name"]), run
-    names = [".name.partial/model.onnx", ".name.partial/parity.json", ""]  # a write has no name
+    names = [".name.partial/example.npz", ".name.partial/parity.json", ""]  # a write has no name
     for run, name in zip(struck, names, strict=True):
         where = tmp_path / "out" / name
         remedy = "Free some space, or choose another --out."

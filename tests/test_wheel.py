@@ -34,7 +34,8 @@ def test_the_wheel_holds_the_package_and_its_data(wheel):
     }
     recipes = {path.name for path in (ROOT / "export").glob("*.toml")}
     assert {f"sam_deploy/recipes/{name}" for name in recipes} <= set(names)
-    assert {"sam_deploy/data/imagenet1k.txt", "sam_deploy/py.typed"} <= set(names)
+    data = {"data/imagenet1k.txt", "py.typed", "serving/page.html"}
+    assert {f"sam_deploy/{name}" for name in data} <= set(names)
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sam_deploy").rglob("*.py")}
     assert sources <= set(names)
 

@@ -1,6 +1,7 @@
 """A bundle on disk: written all or nothing, and verified before anything in it is used."""
 
 from sam_deploy.bundle.files import (
+    EXAMPLE,
     MANIFEST,
     MANIFEST_SUM,
     MODEL,
@@ -14,6 +15,7 @@ from sam_deploy.bundle.staging import publish, set_aside, staged
 from sam_deploy.bundle.target import bundle_path, check_target
 
 __all__ = [
+    "EXAMPLE",
     "MANIFEST",
     "MANIFEST_SUM",
     "MODEL",

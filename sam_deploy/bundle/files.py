@@ -11,6 +11,7 @@ MANIFEST = "manifest.json"
 MANIFEST_SUM = "manifest.json.sha256"
 MODEL = "model.onnx"
 PARITY = "parity.json"
+EXAMPLE = "example.npz"
 QUANTIZATION = "quantization.html"
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from sam_deploy.bundle.files import MANIFEST, MANIFEST_SUM, MODEL, reaches_outside, sha256_of
+from sam_deploy.bundle.files import (
+    EXAMPLE,
+    MANIFEST,
+    MANIFEST_SUM,
+    MODEL,
+    reaches_outside,
+    sha256_of,
+)
 from sam_deploy.bundle.manifest_file import read_manifest
 from sam_deploy.errors import BundleError
 from sam_deploy.manifest import FileInfo, Manifest
@@ -48,8 +55,8 @@ def _read(folder: Path) -> Manifest:
     }
     known = {*manifest.files, MANIFEST, MANIFEST_SUM}
     problems += [f"{name}: not in the manifest" for name in sorted(present - known)]
-    if MODEL not in manifest.files:
-        problems.append(f"{MODEL}: not in the manifest")
+    needed = (MODEL, EXAMPLE)
+    problems += [f"{name}: not in the manifest" for name in needed if name not in manifest.files]
     if problems:
         raise BundleError(
             f"bundle {folder} is damaged:\n  "

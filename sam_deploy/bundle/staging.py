@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sam_deploy.bundle.disk_full import FULL, told_if_full
 from sam_deploy.bundle.exchange import exchange
-from sam_deploy.bundle.files import MODEL, PARITY, QUANTIZATION
+from sam_deploy.bundle.files import EXAMPLE, MODEL, PARITY, QUANTIZATION
 from sam_deploy.bundle.interrupts import interrupts_held
 from sam_deploy.bundle.lock import locked
 from sam_deploy.bundle.manifest_file import write_manifest
@@ -127,7 +127,7 @@ def _made(folder: Path) -> Iterator[None]:
 def _is_rejected_export(folder: Path) -> bool:
     if folder.is_symlink() or not folder.is_dir():
         return False
-    own = {MODEL, PARITY, QUANTIZATION, PLANS}
+    own = {MODEL, PARITY, EXAMPLE, QUANTIZATION, PLANS}
     return all(
         path.relative_to(folder).as_posix() in own
         or (path.parent == folder / PLANS and path.suffix == ".plan")

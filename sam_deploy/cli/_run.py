@@ -33,6 +33,17 @@ _MACHINE = {
 }
 
 
+_EXTRAS = {
+    "onnxruntime": "cpu",
+    **dict.fromkeys(("torch", "onnx", "onnx_ir", "onnxscript", "safetensors"), "export"),
+    "filelock": "export",
+    **dict.fromkeys(("grpc", "grpc_health", "prometheus_client", "starlette"), "serve"),
+    **dict.fromkeys(("tritonclient", "uvicorn", "uvloop"), "serve"),
+    "ray": "ray",
+}
+"""What brings a package."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Arguments that don't parse are bad input like any other."""
 
@@ -169,10 +180,9 @@ def exit_with(main: Callable[[Sequence[str] | None], int]) -> None:
 def _lacking(error: ModuleNotFoundError) -> MachineError | None:
     """What to install for a package that an extra would have brought."""
     package = (error.name or "").partition(".")[0]
-    extra = {"onnxruntime": "cpu"}.get(package, "export")
-    known = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "onnxruntime", "filelock"}
-    if package not in known:
+    if package not in _EXTRAS:
         return None
+    extra = _EXTRAS[package]
     return MachineError(f"{package} is not installed. Run: pip install 'sam-deploy[{extra}]'")
 
 

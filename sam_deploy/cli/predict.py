@@ -10,6 +10,7 @@ from pathlib import Path
 import sam_deploy
 from sam_deploy.cli._run import exit_with, parser, print_json, printable, run
 from sam_deploy.cli._tables import print_rows
+from sam_deploy.runtime import BACKENDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,11 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("bundle", type=Path)
     made.add_argument("images", nargs="+", type=Path, metavar="image")
     made.add_argument("--top", type=int, default=5, help="classes an image (default 5)")
+    made.add_argument("--require", metavar="BACKEND", help=f"{', '.join(BACKENDS)}: that or none")
     return run(made, _predict, argv)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    engine = sam_deploy.load(arguments.bundle)
+    engine = sam_deploy.load(arguments.bundle, arguments.require)
     if engine.manifest.weights.source == "random":
         sys.stderr.write("note: this bundle's weights are random, so its classes mean nothing\n")
     found = engine.classify(arguments.images, arguments.top)

@@ -9,6 +9,7 @@ import msgspec
 from sam_deploy.agreement import relative_rms
 from sam_deploy.bundle import MODEL, PARITY
 from sam_deploy.errors import BundleError, CheckFailed
+from sam_deploy.example import ROWS, write_example
 from sam_deploy.manifest import TensorSpec
 from sam_deploy.parity import PARITY_BATCH, Samples
 from sam_deploy.parity.crash import check_loads
@@ -30,7 +31,8 @@ def hold(
     folder: Path,
     progress: Progress,
 ) -> ParityReport:
-    """Hold `model.onnx` in `folder` against `subject`, and write `parity.json` beside it.
+    """Hold `model.onnx` in `folder` against `subject`, and write beside it `parity.json` and the
+    example that engines are tried on.
 
     Raises:
         CheckFailed: the file does not run, the comparison is void, or a tolerance was broken.
@@ -52,6 +54,8 @@ def hold(
             f"{MODEL} is not close enough to PyTorch on {report.samples} {report.data} samples:\n"
             f"  {reasons}"
         )
+    x = next(samples.filled(recipe.batch, ROWS, lambda rows: None))
+    write_example(folder, x, subject.run(x))
     return report
 
 

@@ -119,8 +119,8 @@ def _fastest(path: Path) -> OnnxRunner:
     """On CUDA where that starts here, else on the CPU: ONNX Runtime lists what does not, too."""
     if CUDA in require_onnxruntime().get_available_providers():
         with suppress(MachineError):
-            return OnnxRunner(path, [CUDA], spinning=False)
-    return OnnxRunner(path, [CPU], spinning=False)
+            return OnnxRunner(path, CUDA, spinning=False)
+    return OnnxRunner(path, CPU, spinning=False)
 
 
 def _onnx_ratio(
@@ -133,7 +133,7 @@ def _onnx_ratio(
 ) -> float:
     rival = work / "floats.onnx"
     floats.write(baseline, rival)
-    runner = OnnxRunner(rival, [quantized.provider], spinning=False)
+    runner = OnnxRunner(rival, quantized.provider, spinning=False)
     typed = {runner_input.name: runner_input.dtype for runner_input in runner.inputs}
     return _ratio(
         quantized,

@@ -6,17 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 import numpy as np
 
 from sam_deploy.errors import InputError
 from sam_deploy.images import open_image
-from sam_deploy.manifest import Manifest
+from sam_deploy.manifest import Manifest, TensorSpec
 from sam_deploy.plans import BatchProfile
-from sam_deploy.runner import Array, Arrays, Runner
+from sam_deploy.runner import Array, Arrays
+from sam_deploy.runtime.chosen import Chosen
 from sam_deploy.runtime.classes import Prediction, listed_images, predictions
 from sam_deploy.runtime.device_array import DeviceArray
+from sam_deploy.runtime.finite import check_finite
 from sam_deploy.runtime.gpu import is_on_gpu
 from sam_deploy.runtime.inputs import array_of, check_batch, checked
+from sam_deploy.runtime.onnx_contexts import OnnxContexts
+from sam_deploy.runtime.pixels import from_pixels, is_pixels
+from sam_deploy.runtime.splitting import profile_of, run_split
 from sam_deploy.runtime.tensorrt_runner import TensorRTRunner
 
 if TYPE_CHECKING:
@@ -26,24 +32,26 @@ _CLASSIFY_BATCH = 8
 
 
 class Engine:
-    """A bundle that runs. `manifest` says all there is to know of it.
+    """A bundle that runs. `manifest` says all there is to know of it, `chosen` what runs it here.
 
-    `runner` is what runs it, unchecked. `passed_over` says why backends that were preferred do not
-    run here. An engine on a plan takes the batches of its `profile` alone. Threads may share one.
+    `runner` is what runs it, unchecked. `profile` are the batches that it takes at once; larger
+    ones are split. Threads may share an engine.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        runner: Runner,
+        runner: OnnxContexts | TensorRTRunner,
+        chosen: Chosen,
         *,
         profile: BatchProfile | None = None,
-        passed_over: Mapping[str, str] | None = None,
+        refuse_nan: bool = False,
     ) -> None:
         self.manifest = manifest
-        self.passed_over = dict(passed_over or {})
+        self.chosen = chosen
         self.runner = runner
-        self._profile = profile
+        self.profile = profile_of(manifest.inputs, profile)
+        self._refuse_nan = refuse_nan
 
     def __repr__(self) -> str:
         return f"<Engine {self.manifest.name} on {self.backend}>"
@@ -60,30 +68,58 @@ class Engine:
         return self.runner.backend
 
     def close(self) -> None:
-        """Free a plan's memory on the GPU, once the calls that run are done; others need not."""
-        if isinstance(self.runner, TensorRTRunner):
-            self.runner.close()
+        """Free what it holds, once the calls that run are done; a call after that is refused."""
+        self.runner.close()
+
+    def warmup(self) -> None:
+        """Run once at the ends of the profile and at what it is best at, on zeros: the first calls
+        of a service are then as fast as the others.
+
+        Raises:
+            MachineError: as a call.
+        """
+        profile = self.profile
+        for size in sorted({profile.min, profile.opt, profile.max} if profile else {1}):
+            self.runner.run(
+                {
+                    spec.name: np.zeros(
+                        [size if isinstance(dim, str) else dim for dim in spec.dims], spec.dtype
+                    )
+                    for spec in self.manifest.inputs
+                }
+            )
 
     def __call__(self, *arrays: Any, **named: Any) -> Array | Arrays:
         """Run on an array for each of the manifest's `inputs`, in order or by name.
 
         Shapes are as declared; a float input takes any float dtype, an integer one any integers
-        that it can hold. A plan also takes arrays on the GPU (torch's, CuPy's, any with DLPack)
-        without a copy, contiguous and in the declared dtype.
+        that it can hold. The input for images also takes them as uint8 (B, H, W, 3), RGB and at the
+        model's size. A plan also takes arrays on the GPU (torch's, CuPy's, any with DLPack) without
+        a copy, contiguous and in the declared dtype. A batch larger than the engine takes at once
+        is split.
 
         Returns the output, or with several outputs a dict of them by name, as the manifest's
         `outputs` describe them.
 
         Raises:
-            InputError: an input is missing, unknown, or has another shape or kind, or the batch is
-                outside the plan's profile.
+            InputError: an input is missing, unknown, or has another shape or kind, the batch is
+                below the plan's profile, the engine is closed; with `refuse_nan`, NaN or infinity.
             MachineError: the backend failed: too little memory, mostly.
         """
-        outputs = self.runner.run(self._inputs(arrays, named))
+        outputs = self.run(self._by_name(arrays, named))
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
+        """The same by name, for programs: arrays for all inputs in, arrays of all outputs out."""
+        given = self._inputs(self._by_name((), inputs))
+        if not all(isinstance(x, np.ndarray) for x in given.values()):
+            return self.runner.run(given)
+        return run_split(self.runner, given, self.manifest.outputs, self.profile)
 
     def run_on_device(self, *arrays: Any, **named: Any) -> DeviceArray | dict[str, DeviceArray]:
         """The same, and the outputs stay on the GPU; `torch.from_dlpack` takes one as it is.
+
+        Nothing is split.
 
         Raises:
             InputError: as a call; or the engine does not run a plan.
@@ -92,25 +128,35 @@ class Engine:
         if not isinstance(self.runner, TensorRTRunner):
             raise InputError(
                 f"outputs stay on the GPU with a plan; this engine runs on {self.backend}. "
-                'Load it with backend="tensorrt" or "tensorrt-rtx", or call it.'
+                'Load it with require="tensorrt" or "tensorrt-rtx", or call it.'
             )
-        outputs = self.runner.run_on_device(self._inputs(arrays, named))
+        outputs = self.runner.run_on_device(self._inputs(self._by_name(arrays, named)))
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    def _inputs(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    def _inputs(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the runner gets: checked arrays, and as they are those on the GPU."""
-        given = self._by_name(arrays, named)
         specs = self.manifest.inputs
         takes_gpu = isinstance(self.runner, TensorRTRunner)
         inputs = {
             spec.name: given[spec.name]
             if takes_gpu and is_on_gpu(given[spec.name])
-            else checked(array_of(given[spec.name]), spec)
+            else self._checked(array_of(given[spec.name]), spec)
             for spec in specs
         }
         if all(isinstance(x, np.ndarray) for x in inputs.values()):
-            check_batch({name: x.shape for name, x in inputs.items()}, specs, self._profile)
+            check_batch({name: x.shape for name, x in inputs.items()}, specs, self.profile)
+        if self._refuse_nan:
+            check_finite(inputs)
         return inputs
+
+    def _checked(self, x: Array, spec: TensorSpec) -> Array:
+        preprocessing = self.manifest.preprocessing
+        if preprocessing is not None and is_pixels(x) and spec.dtype.startswith("float"):
+            x = from_pixels(x, preprocessing)
+        fixed = spec.dims[0]
+        if isinstance(fixed, int) and x.ndim and len(x) > fixed:  # it will be split
+            spec = msgspec.structs.replace(spec, dims=["batch", *spec.dims[1:]])
+        return checked(x, spec)
 
     def _by_name(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         names = [spec.name for spec in self.manifest.inputs]
@@ -150,13 +196,9 @@ class Engine:
     @property
     def _images_a_call(self) -> tuple[int, int]:
         """The fewest and the most that are classified at once."""
-        fixed = self.manifest.inputs[0].dims[0]
-        if isinstance(fixed, int):
-            return fixed, fixed
-        if self._profile is None:
+        if self.profile is None:
             return 1, _CLASSIFY_BATCH
-        least, most = self._profile.min, self._profile.max
-        return least, min(max(_CLASSIFY_BATCH, least), most)
+        return self.profile.min, min(max(_CLASSIFY_BATCH, self.profile.min), self.profile.max)
 
     def _classify(self, images: Sequence[Image | Path], top: int) -> list[list[Prediction]]:
         preprocessing = self.manifest.preprocessing

@@ -129,7 +129,7 @@ class Execution:
         if any(size < 0 for size in shape):
             raise MachineError(
                 f"the shape of output {spec.name} depends on values; run the ONNX of the bundle: "
-                'load(..., backend="onnxruntime")'
+                'load(..., require="cpu")'
             )
         return shape
 

@@ -41,7 +41,11 @@ def checked(x: Array, spec: TensorSpec) -> Array:
     if not fits:
         raise InputError(
             f"input {spec.name} is {x.dtype}; expected {spec.dtype}"
-            + (", preprocessed (for images see manifest.preprocessing)" if kind == "f" else "")
+            + (
+                ", preprocessed (see manifest.preprocessing), or images as uint8 (B, H, W, 3)"
+                if kind == "f"
+                else ""
+            )
         )
     return np.ascontiguousarray(x, dtype=spec.dtype)
 
@@ -65,10 +69,10 @@ def check_batch(
     specs: Sequence[TensorSpec],
     profile: BatchProfile | None,
 ) -> None:
-    """Sizes that have one name in the manifest are one size, and within a plan's `profile`.
+    """Sizes that have one name in the manifest are one size, and not below an engine's `profile`.
 
     Raises:
-        InputError: they differ, or are outside the profile.
+        InputError: they differ, or are below the profile.
     """
     sizes: dict[str, int] = {}
     for spec in specs:
@@ -78,11 +82,32 @@ def check_batch(
                     f"input {spec.name} has {dim} {size}, the inputs before it {sizes[dim]}"
                 )
     for dim, size in sizes.items():
-        if profile and not profile.min <= size <= profile.max:
-            raise InputError(
-                f"{dim} is {size}; this plan takes {profile.min} to {profile.max}. Give other "
-                "batches, or set plans.profile in the recipe and export again."
-            )
+        if profile and size < profile.min:
+            raise _outside(dim, size, profile)
+
+
+def check_profile(
+    shapes: Mapping[str, tuple[int, ...]],
+    specs: Sequence[TensorSpec],
+    profile: BatchProfile | None,
+) -> None:
+    """As `check_batch`, and what a plan gets is not above its profile either: it cannot split.
+
+    Raises:
+        InputError: sizes differ, or are outside the profile.
+    """
+    check_batch(shapes, specs, profile)
+    for spec in specs:
+        for size, dim in zip(shapes[spec.name], spec.dims, strict=True):
+            if profile and isinstance(dim, str) and size > profile.max:
+                raise _outside(dim, size, profile)
+
+
+def _outside(dim: str, size: int, profile: BatchProfile) -> InputError:
+    return InputError(
+        f"{dim} is {size}; this plan takes {profile.min} to {profile.max}. Give other "
+        "batches, or set plans.profile in the recipe and export again."
+    )
 
 
 def _check_shape(shape: tuple[int, ...], spec: TensorSpec) -> None:

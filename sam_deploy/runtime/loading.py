@@ -1,111 +1,103 @@
-"""A bundle on disk becomes an engine, on the first backend that this machine can run."""
+"""A bundle on disk becomes an engine, on the best backend that this machine can run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import get_args
 
-from sam_deploy.bundle import MODEL, read_bundle, read_manifest
-from sam_deploy.errors import BundleError, InputError, MachineError, nearest
-from sam_deploy.manifest import Manifest, TensorSpec
-from sam_deploy.plans import Flavour
+import numpy as np
+
+from sam_deploy.bundle import read_bundle
+from sam_deploy.errors import CheckFailed, InputError, MachineError, nearest
+from sam_deploy.example import read_example
+from sam_deploy.runtime.backends import BACKENDS, start
+from sam_deploy.runtime.chosen import Chosen
 from sam_deploy.runtime.engine import Engine
-from sam_deploy.runtime.machine import find_machine
-from sam_deploy.runtime.onnx_runner import CPU, Described, OnnxRunner
-from sam_deploy.runtime.passport import fitting_plan
-from sam_deploy.runtime.plan_file import read_plan
-from sam_deploy.runtime.runtime_cache import runtime_cache_path
-from sam_deploy.runtime.tensorrt_runner import TensorRTRunner
-
-ONNXRUNTIME = "onnxruntime"
-BACKENDS = (ONNXRUNTIME, *get_args(Flavour))
+from sam_deploy.runtime.onnx_runner import require_onnxruntime
 
 
 def load(
     path: str | Path,
-    backend: str | Sequence[str] = ONNXRUNTIME,
-    providers: Sequence[str] = (CPU,),
+    require: str | None = None,
     *,
     contexts: int = 1,
+    refuse_nan: bool = False,
+    threads: int = 0,
 ) -> Engine:
     """Load the bundle in the folder `path`; every file is verified first.
 
-    `backend` is "onnxruntime", "tensorrt" or "tensorrt-rtx", or several in the order of preference:
-    the first that fits this machine runs, and the engine's `passed_over` says why those before it
-    do not. With one name nothing else is tried.
+    The first of "tensorrt", "tensorrt-rtx", "cuda", "openvino" and "cpu" that this machine can run
+    runs it, once it has given the outputs that the bundle keeps as its example; the engine's
+    `chosen` says which that is and why not those before it. With `require` it is that one or none.
 
-    `providers` are ONNX Runtime's, the first of which must start. `contexts` is how many threads a
-    plan serves at once; each takes memory on the GPU of its own.
+    `contexts` is how many threads run at once, others wait; each takes memory of its own. `threads`
+    are ONNX Runtime's, 0 as many as there are cores. With `refuse_nan` calls with NaN or infinity
+    are refused.
 
     Raises:
-        InputError: an unknown backend, or none; `contexts` is below 1.
-        BundleError: not a bundle, damaged, of a newer schema, or a plan in another's place.
+        InputError: an unknown backend; `contexts` is below 1.
+        BundleError: not a bundle, damaged, of another schema, or a plan in another's place.
         MachineError: what a backend needs is missing, or no plan fits; says what to do.
+        CheckFailed: the engine's outputs are not those that the bundle keeps.
     """
-    wanted = [backend] if isinstance(backend, str) else list(backend)
-    for name in wanted:
-        if name not in BACKENDS:
-            raise InputError(
-                f"unknown backend {name!r}; known are {', '.join(BACKENDS)}."
-                + nearest(str(name), BACKENDS)
-            )
-    if not wanted:
-        raise InputError(f"no backend; expected one or more of {', '.join(BACKENDS)}.")
+    if require is not None and require not in BACKENDS:
+        raise InputError(
+            f"unknown backend {require!r}; known are {', '.join(BACKENDS)}."
+            + nearest(str(require), BACKENDS)
+        )
+    if contexts < 1:
+        raise InputError(f"contexts is {contexts}; expected 1 or more.")
     folder = Path(path)
     manifest = read_bundle(folder)
+    if not manifest.plans:
+        require_onnxruntime()  # nothing else could run it
     passed_over: dict[str, str] = {}
-    for name in wanted:
+    failures: list[CheckFailed] = []
+    for name in [require] if require else BACKENDS:
         try:
-            if name == ONNXRUNTIME:
-                return Engine(
-                    manifest, _onnx_runner(folder, manifest, providers), passed_over=passed_over
-                )
-            return _with_plan(folder, manifest, name, contexts, passed_over)
-        except MachineError as error:
-            if len(wanted) == 1:
+            begun = start(name, folder, manifest, contexts=contexts, threads=threads)
+            chosen = Chosen(name, begun.runner.backend, begun.artefact, dict(passed_over))
+            engine = Engine(
+                manifest, begun.runner, chosen, profile=begun.profile, refuse_nan=refuse_nan
+            )
+            _try_on(engine, folder)
+            return engine
+        except (MachineError, CheckFailed) as error:
+            if require:
                 raise
             passed_over[name] = str(error)
+            failures += [error] if isinstance(error, CheckFailed) else []
     reasons = "".join(f"\n  {name}: {reason}" for name, reason in passed_over.items())
-    raise MachineError(f"nothing that was asked for runs {folder} here:{reasons}")
+    kind = CheckFailed if failures else MachineError
+    raise kind(f"nothing runs {folder} here:{reasons}")
 
 
-def _with_plan(
-    folder: Path, manifest: Manifest, name: str, contexts: int, passed_over: dict[str, str]
-) -> Engine:
-    """Everything that can be told from the manifest comes before a byte of the plan."""
-    flavour: Flavour = "tensorrt" if name == "tensorrt" else "tensorrt-rtx"
-    machine = find_machine([flavour])
-    plan = fitting_plan(manifest, flavour, machine, folder)
-    assert machine.gpu is not None
-    runner = TensorRTRunner(
-        read_plan(folder, manifest, plan),
-        plan,
-        manifest.inputs,
-        manifest.outputs,
-        contexts=contexts,
-        cache=runtime_cache_path(
-            flavour, plan.version, machine.gpu.name, manifest.files[plan.file].sha256
-        ),
-    )
-    return Engine(manifest, runner, profile=plan.profile, passed_over=passed_over)
+def _try_on(engine: Engine, folder: Path) -> None:
+    """Have `engine` give the outputs that the bundle in `folder` keeps.
 
-
-def _onnx_runner(folder: Path, manifest: Manifest, providers: Sequence[str]) -> OnnxRunner:
-    runner = OnnxRunner(folder / MODEL, providers)
-    if read_manifest(folder) != manifest:
-        raise BundleError(f"{folder} was replaced while it was loaded. Load it again.")
-    for declared, found in (
-        (manifest.inputs, runner.inputs),
-        (manifest.outputs, runner.outputs),
-    ):
-        if [(spec.name, spec.dtype, spec.dims) for spec in declared] != found:
-            raise BundleError(
-                f"{folder / MODEL} has {_listed(found)}, its manifest declares "
-                f"{_listed(declared)}. Export it again."
-            )
-    return runner
-
-
-def _listed(tensors: Iterable[Described | TensorSpec]) -> str:
-    return "; ".join(f"{t.name} {t.dtype} ({', '.join(map(str, t.dims))})" for t in tensors)
+    Raises:
+        CheckFailed: it gives others.
+        BundleError: what the bundle keeps is not of its inputs and outputs.
+    """
+    example = read_example(folder, engine.manifest)
+    rows = max(len(array) for array in example.inputs.values())
+    size = max(rows, engine.profile.min) if engine.profile else rows
+    filled = {
+        spec.name: np.resize(a, (size, *a.shape[1:])) if len(a) == rows else a
+        for spec, a in zip(engine.manifest.inputs, example.inputs.values(), strict=True)
+    }
+    try:
+        outputs = engine.run(filled)
+    except BaseException:
+        engine.close()
+        raise
+    found = {
+        name: array[:rows] if array.ndim and len(array) == size else array
+        for name, array in outputs.items()
+    }
+    problem = example.problem(found, engine.manifest.recipe.tolerances)
+    if problem:
+        engine.close()
+        raise CheckFailed(
+            f"{engine.chosen.artefact} on {engine.backend} does not give what the bundle keeps as "
+            f"its example: {problem}. It is not used."
+        )

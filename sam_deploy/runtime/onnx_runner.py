@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sam_deploy.errors import BundleError, MachineError
 from sam_deploy.runner import Array, Arrays
+from sam_deploy.runtime.openvino import OPENVINO, add_openvino, openvino_lacks
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -17,6 +18,7 @@ _DTYPES = {
 }
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+_REMOTE = "AzureExecutionProvider"  # listed by ONNX Runtime, and no machine of ours
 BIAS_QUANTIZER = "WeightBiasQuantization"
 """An optimizer of ONNX Runtime's that rounds the float biases of INT8 and FP8 layers, some to
 nothing: FP16 scales multiplied are too small for FP16."""
@@ -38,6 +40,17 @@ def require_onnxruntime() -> Any:
     return onnxruntime
 
 
+def installed_providers() -> list[str]:
+    """ONNX Runtime's providers as they are installed, the CPU's first; not all may start.
+
+    Raises:
+        MachineError: onnxruntime is not installed.
+    """
+    available = require_onnxruntime().get_available_providers()
+    found = [CPU, *(name for name in available if name not in (CPU, OPENVINO, _REMOTE))]
+    return found if openvino_lacks() else [*found, OPENVINO]
+
+
 class OnnxRunner:
     """Runs the ONNX file `path`: arrays by input name in, arrays by output name out.
 
@@ -54,7 +67,7 @@ class OnnxRunner:
     def __init__(
         self,
         path: Path,
-        providers: Sequence[str] = (CPU,),
+        provider: str = CPU,
         *,
         in_file_order: bool = False,
         spinning: bool = True,
@@ -69,21 +82,26 @@ class OnnxRunner:
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if not spinning:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if CUDA in providers and hasattr(onnxruntime, "preload_dlls"):
+        if provider == CUDA and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # CUDA's libraries come in packages of their own
+        # A plug-in is no name in `providers`: named there, ONNX Runtime takes the CPU in silence.
+        named = None if provider == OPENVINO else [_with_options(provider)]
+        if provider == OPENVINO:
+            add_openvino(onnxruntime, options)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
                 options,
-                providers=[_with_options(name) for name in providers],
+                providers=named,
                 disabled_optimizers=[] if plain else [BIAS_QUANTIZER],
             )
         except Exception as error:  # its exception classes are not public
             raise BundleError(f"ONNX Runtime refuses {path}: {error}") from None
-        # A provider that fails to load is dropped in silence: say so instead.
+        # A provider that fails to load is dropped in silence: say so instead, now and when it runs.
         active = self._session.get_providers()
-        if active[0] != providers[0]:
-            raise MachineError(f"{providers[0]} did not start here; ONNX Runtime has {active}.")
+        if active[0] != provider:
+            raise MachineError(f"{provider} did not start here; ONNX Runtime has {active}.")
+        self._session.disable_fallback()
         self.provider = str(active[0])
         self.inputs = [_described(value) for value in self._session.get_inputs()]
         self.outputs = [_described(value) for value in self._session.get_outputs()]

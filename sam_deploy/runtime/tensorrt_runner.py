@@ -15,7 +15,7 @@ from sam_deploy.runner import Arrays
 from sam_deploy.runtime.device_array import DeviceArray
 from sam_deploy.runtime.execution import Execution, Graphs, Shapes
 from sam_deploy.runtime.gpu import Gpu
-from sam_deploy.runtime.inputs import check_batch
+from sam_deploy.runtime.inputs import check_profile
 from sam_deploy.runtime.pool import Pool
 from sam_deploy.runtime.runtime_cache import RuntimeCache
 from sam_deploy.tensorrt_family import Said, log_of, member
@@ -131,7 +131,7 @@ class TensorRTRunner:
         )
 
     def _check_shapes(self, shapes: Shapes) -> None:
-        check_batch(shapes, self._inputs, self._plan.profile)
+        check_profile(shapes, self._inputs, self._plan.profile)
 
     def _check_valid(self, data: bytes, said: Said) -> None:
         """Ask before deserializing, where TensorRT can tell (TensorRT-RTX alone)."""

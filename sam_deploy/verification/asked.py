@@ -16,9 +16,7 @@ from sam_deploy.parity.folders import Labels
 from sam_deploy.recipe import Tolerances
 from sam_deploy.runtime import BACKENDS
 from sam_deploy.validation import struct_from_dict
-from sam_deploy.verification.contestants import ONNX_ON_CUDA
 
-REQUIRABLE = (*BACKENDS, ONNX_ON_CUDA)
 _OF_LABELS = ("top1_drop", "top5_drop", "top1_accuracy")
 _AT_LEAST = ("cosine", "top1_agreement", "top1_accuracy")
 
@@ -58,10 +56,10 @@ class Asked:
         """
         if self.limit is not None and self.limit < 1:
             raise InputError(f"the limit is {self.limit}; expected 1 sample or more.")
-        unknown = [name for name in self.require if name not in REQUIRABLE]
+        unknown = [name for name in self.require if name not in BACKENDS]
         if unknown:
             raise InputError(
-                f"unknown backend {unknown[0]!r} is required; known are {', '.join(REQUIRABLE)}."
+                f"unknown backend {unknown[0]!r} is required; known are {', '.join(BACKENDS)}."
             )
 
 

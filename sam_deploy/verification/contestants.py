@@ -11,16 +11,18 @@ from sam_deploy.errors import BundleError, MachineError
 from sam_deploy.manifest import Manifest
 from sam_deploy.plans import FLAVOURS, BatchProfile
 from sam_deploy.runner import Runner
-from sam_deploy.runtime import OnnxRunner, TensorRTRunner, find_machine, require_onnxruntime
-from sam_deploy.runtime.onnx_runner import CPU, CUDA
+from sam_deploy.runtime import OnnxRunner, TensorRTRunner, find_machine
+from sam_deploy.runtime.backends import backend_name
+from sam_deploy.runtime.onnx_runner import installed_providers
 from sam_deploy.runtime.passport import misfit, stale
 from sam_deploy.runtime.plan_file import read_plan
 from sam_deploy.verification.result import ArtefactResult, Skipped
 
-_REMOTE = "AzureExecutionProvider"  # listed by ONNX Runtime, and no machine of ours
 _ONNXRUNTIME = "onnxruntime"
-ONNX_ON_CUDA = "cuda"
-"""What `--require` calls the ONNX on ONNX Runtime's CUDA provider."""
+_LACKING = {
+    "cuda": "ONNX Runtime is not the one for CUDA: install sam-deploy[cuda]",
+    "openvino": "its provider is not installed: install sam-deploy[openvino]",
+}
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,15 @@ class Field:
         Raises:
             MachineError: one of them does not run here; says why.
         """
-        running = {name for one in self.running for name in _names(one.runner.backend)}
+        there = [*(one.runner.backend for one in self.running), *(f.backend for f in self.failed)]
         for flavour in flavours:
-            if flavour in running | {one.backend for one in self.failed}:
+            if flavour in map(backend_name, there):
                 continue
-            reasons = [one.reason for one in self.skipped if flavour in _names(one.backend)]
-            lacking = "ONNX Runtime is not the one for CUDA: install sam-deploy[cuda]"
-            if flavour != ONNX_ON_CUDA:
-                lacking = "the bundle has no plan for it"
+            reasons = [one.reason for one in self.skipped if flavour == backend_name(one.backend)]
+            lacking = _LACKING.get(flavour, "the bundle has no plan for it")
             raise MachineError(
                 f"{flavour} is required and does not run here: {'; '.join(reasons) or lacking}"
             )
-
-
-def _names(backend: str) -> set[str]:
-    """What a backend may be required as: "tensorrt" for "tensorrt 10.16.1.11"."""
-    return {backend.partition(" ")[0], *([ONNX_ON_CUDA] if backend.endswith(CUDA) else [])}
 
 
 def contestants(folder: Path, manifest: Manifest) -> Field:
@@ -79,15 +74,14 @@ def contestants(folder: Path, manifest: Manifest) -> Field:
 
 def _add_onnx(folder: Path, found: Field) -> None:
     try:
-        available = require_onnxruntime().get_available_providers()
+        providers = installed_providers()
     except MachineError as error:
         found.skipped.append(Skipped(artefact=MODEL, backend=_ONNXRUNTIME, reason=str(error)))
         return
-    providers = [CPU, *(p for p in available if p not in (CPU, _REMOTE))]
     for provider in providers:
         try:
             # The reference runs in turn with it: waiting threads must not take its cores.
-            runner = OnnxRunner(folder / MODEL, [provider], spinning=False)
+            runner = OnnxRunner(folder / MODEL, provider, spinning=False)
             found.running.append(Contestant(MODEL, runner))
         except MachineError as error:
             backend = f"{_ONNXRUNTIME} {provider}"

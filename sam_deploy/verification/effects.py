@@ -42,7 +42,7 @@ def group_effects(
     artefact: ir.Model,
     exits: Mapping[str, str],
     batches: Sequence[Arrays],
-    providers: Sequence[str],
+    provider: str,
     work: Path,
     progress: Progress,
 ) -> dict[str, Effect]:
@@ -57,7 +57,7 @@ def group_effects(
     write_cut(artefact, values, work / "cut.onnx")
     write_shifted(graph, values, work / "shifted.onnx")
     exact, shifted = OnnxRunner(work / "exact.onnx"), OnnxRunner(work / "shifted.onnx")
-    cut = OnnxRunner(work / "cut.onnx", providers)
+    cut = OnnxRunner(work / "cut.onnx", provider)
     still = {name + SHIFT: np.zeros((), np.float32) for name in values}
     outputs = [output.name for output in exact.outputs if output.dtype.startswith("float")]
     outputs = [name for name in outputs if not name.endswith(SEEN)]

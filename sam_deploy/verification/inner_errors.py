@@ -45,7 +45,7 @@ def inner_errors(
     with progress.stage("layers", len(parts) * len(batches)) as advance:
         for part in parts:
             write_seen(artefact, {matches[module].value for module in part}, path)
-            exposed = OnnxRunner(path, [runner.provider])
+            exposed = OnnxRunner(path, runner.provider)
             held = {module: matches[module] for module in part}
             for batch, plain in zip(batches, usual, strict=True):
                 seen = _run(exposed, batch)

@@ -38,7 +38,7 @@ def measure_layers(
     artefact: str,
     work: Path,
     progress: Progress,
-    providers: Sequence[str] = (CPU,),
+    provider: str = CPU,
     count: int = SAMPLES,
 ) -> LayersReport:
     """The error of the ONNX at `onnx_path` behind every module of `subject`, and which groups of
@@ -54,7 +54,7 @@ def measure_layers(
         MachineError: ONNX Runtime cannot run it here.
     """
     batches, used = _first(samples, recipe.batch, count)
-    model, runner = ir.load(onnx_path), OnnxRunner(onnx_path, providers)
+    model, runner = ir.load(onnx_path), OnnxRunner(onnx_path, provider)
     with progress.stage("match"):
         matches, unmatched = match_values(graph, subject, batches[0], work)
     there = values_of(model).keys() - scaled_values(graph, recipe)
@@ -62,7 +62,7 @@ def measure_layers(
     matches = {module: match for module, match in matches.items() if match.value in there}
     layers, notes = inner_errors(runner, model, subject, matches, batches, work, progress)
     exits = _exits(layers, matches)
-    effects = group_effects(graph, model, exits, batches, [runner.provider], work, progress)
+    effects = group_effects(graph, model, exits, batches, runner.provider, work, progress)
     quantized = [group for group in exits if is_quantized(group, model)]
     return LayersReport(
         artefact=artefact,

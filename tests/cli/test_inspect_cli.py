@@ -18,12 +18,23 @@ def test_what_is_in_a_bundle(capsys, tiny_bundle):
     rows = [line.split(maxsplit=1) for line in out.splitlines()]
     assert [name for name, _ in rows if name != "refused"] == [
         *("bundle", "model", "weights", "input", "output", "graph", "rewrites", "precision"),
-        *("parity", "parity", "load", "file", "file", "made"),
+        *("parity", "parity", "load", "file", "file", "file", "made"),
     ]
     assert "tiny, classifier, 10 classes" in out
     assert "input float32 (batch, 3, 64, 64)" in out
     assert "PASSED: model.onnx" in out
     assert read_bundle(tiny_bundle).files["model.onnx"].sha256[:16] in out
+
+
+def test_what_runs_it_here(capsys, tiny_bundle):
+    assert main([str(tiny_bundle), "--here"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split(maxsplit=1)[1].endswith("CPUExecutionProvider (cpu)")
+    assert "\nnot tensorrt" in out
+    assert main([str(tiny_bundle), "--here", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["artefact"]) == ("cpu", "model.onnx")
+    assert list(found["passed_over"]) == ["tensorrt", "tensorrt-rtx", "cuda", "openvino"]
 
 
 def test_json_is_the_manifest(capsys, tiny_bundle):

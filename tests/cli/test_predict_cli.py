@@ -22,6 +22,8 @@ def test_json_says_what_classify_says(capsys, tiny_bundle, photos):
     asked = [photos[0], photos[1], photos[0]]  # the same image twice is two results
     assert main([str(tiny_bundle), *asked, "--top", "3", "--json"]) == 0
     out, err = capsys.readouterr()
+    assert main([str(tiny_bundle), "gone.jpg", "--require", "tensorrt"]) == 3
+    assert "has no plan for TensorRT" in capsys.readouterr().err
     expected = sam_deploy.load(tiny_bundle).classify(asked, top=3)
     assert json.loads(out) == [
         {"image": path, "predictions": [prediction._asdict() for prediction in predictions]}

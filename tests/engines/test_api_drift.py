@@ -70,7 +70,7 @@ SIGNATURES = {
 # What TensorRT's classes have as well, and our source reads from something else.
 COMMON = {
     *("__init__", "__members__", "__name__", "file", "itemsize", "logger", "name", "node"),
-    *("precision", "uint8", "update", "value", "warnings"),
+    *("float32", "precision", "uint8", "update", "value", "warnings"),
 }
 OF_OTHERS = {
     ("ICudaEngine", "num_layers"),

@@ -202,7 +202,8 @@ def test_a_short_training_is_the_same_twice_and_its_recipe_loads(tmp_path, parts
     loaded = subject_from_recipe(whole).module
     x = train_digits.tensor(whole.preprocessing, parts[1].images[:4])
     with torch.no_grad():
-        torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=0)
+        found, expected = (in_memory_of_its_own(m)(x) for m in (loaded, model))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_training_learns(parts, shipped):
@@ -229,6 +230,13 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path, shipped, monkeypatch)
     assert list(tmp_path.iterdir()) == [out]
 
 
+def in_memory_of_its_own(module, state=None):
+    """A copy whose weights lie as PyTorch allocates them: some CPUs' kernels round by alignment."""
+    model = SMT(module.architecture, num_classes=10).eval()
+    model.load_state_dict(state or module.state_dict())
+    return model
+
+
 def _fail(*_):
     raise OSError("full")
 
@@ -236,13 +244,12 @@ def _fail(*_):
 def test_outliers_change_no_bit_of_the_result(parts, shipped):
     import train_digits
 
-    model = SMT(shipped.module.architecture, num_classes=10).eval()
     state = shipped.module.state_dict()
     made = with_outliers(state)
-    model.load_state_dict(made)
     x = train_digits.tensor(shipped.preprocessing, parts[1].images[:50])
+    plain, doctored = (in_memory_of_its_own(shipped.module, s) for s in (state, made))
     with torch.no_grad():
-        torch.testing.assert_close(model(x), shipped.module(x), rtol=0, atol=0)
+        torch.testing.assert_close(doctored(x), plain(x), rtol=0, atol=0)
     name = "block1.0.norm1.weight"
     assert torch.equal(made[name][1:16], state[name][1:16])
     assert torch.equal(made[name][::16], state[name][::16] * 256)

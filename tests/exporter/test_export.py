@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from weights import golden_input
 
 from sam_deploy import agreement
-from sam_deploy.bundle import MANIFEST, MANIFEST_SUM, MODEL, PARITY, read_bundle
+from sam_deploy.bundle import EXAMPLE, MANIFEST, MANIFEST_SUM, MODEL, PARITY, read_bundle
 from sam_deploy.errors import CheckFailed, InputError
 from sam_deploy.exporter import Request, export_recipe, typed
 from sam_deploy.models import SAM, create_model
@@ -88,7 +88,7 @@ def test_the_manifest_is_true(exported, case):
     assert manifest.recipe == msgspec.structs.replace(recipe, weights=weights)
     assert manifest.name == export.bundle.name == recipe.name
     assert names(export.bundle.parent) == [recipe.name]
-    assert names(export.bundle) == sorted([MANIFEST, MANIFEST_SUM, MODEL, PARITY])
+    assert names(export.bundle) == sorted([EXAMPLE, MANIFEST, MANIFEST_SUM, MODEL, PARITY])
     for name, info in manifest.files.items():
         data = (export.bundle / name).read_bytes()
         assert (info.sha256, info.bytes) == (hashlib.sha256(data).hexdigest(), len(data))

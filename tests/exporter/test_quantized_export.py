@@ -89,6 +89,7 @@ def test_only_the_bundle_is_left(exported, case):
     export = exported(case)
     assert names(export.bundle.parent) == [export.bundle.name]
     assert names(export.bundle) == [
+        "example.npz",
         "manifest.json",
         "manifest.json.sha256",
         "model.onnx",

@@ -175,7 +175,10 @@ def test_any_smt(options, heads, expand, height, width, layer_scale, features):
         expand_ratio=expand,
     )
     module = SMT(architecture, num_classes=3, layer_scale=layer_scale, features=features)
-    _, report = held(golden(module), images(height, width), options=options)
+    # In float64: the few logits of so small a network may nearly cancel in float32.
+    module, x = golden(module).double(), images(height, width).double()
+    rewritten, report = rewrite(module, (x,), options)
+    assert agree(rewritten, module, (x,), tolerance=1e-10)
     assert not refused(report)
 
 

@@ -4,7 +4,7 @@ import pytest
 from sam_deploy.bundle import read_bundle
 from sam_deploy.errors import InputError
 from sam_deploy.plans import BatchProfile
-from sam_deploy.runtime import Engine, OnnxRunner
+from sam_deploy.runtime import Chosen, Engine, OnnxRunner
 from sam_deploy.synthetic import synthetic_images
 
 
@@ -27,19 +27,38 @@ class Counting:
 def make(tiny_bundle):
     def make(**profile):
         runner = Counting(tiny_bundle)
-        return Engine(read_bundle(tiny_bundle), runner, profile=BatchProfile(**profile)), runner
+        chosen = Chosen("tensorrt", runner.backend, "a plan")
+        profile = BatchProfile(**profile)
+        return Engine(read_bundle(tiny_bundle), runner, chosen, profile=profile), runner
 
     return make
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-def test_a_batch_outside_the_profile_is_refused_before_the_runner(make, batch):
+def test_a_batch_below_the_profile_is_refused_before_the_runner(make):
     engine, runner = make(min=2, opt=3, max=4)
-    said = rf"batch is {batch}; this plan takes 2 to 4. Give other batches, or set plans.profile"
+    said = "batch is 1; this plan takes 2 to 4. Give other batches, or set plans.profile"
     with pytest.raises(InputError, match=said):
-        engine(np.zeros((batch, 3, 64, 64), np.float32))
+        engine(np.zeros((1, 3, 64, 64), np.float32))
     assert runner.batches == []
     assert engine(np.zeros((2, 3, 64, 64), np.float32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("batch", "profile", "parts"),
+    [
+        (5, {"min": 2, "opt": 3, "max": 4}, [2, 3]),
+        (9, {"min": 1, "opt": 4, "max": 4}, [3, 3, 3]),
+        (5, {"min": 4, "opt": 4, "max": 4}, [4, 4]),  # filled up, and the results dropped
+        (4, {"min": 4, "opt": 4, "max": 4}, [4]),
+    ],
+)
+def test_a_batch_above_the_profile_is_split(make, batch, profile, parts):
+    engine, runner = make(**profile)
+    x = np.random.RandomState(0).standard_normal((batch, 3, 64, 64)).astype(np.float32)
+    y = engine(x)
+    assert runner.batches == parts
+    alone = np.concatenate([make(min=1, opt=1, max=1)[0](row[None]) for row in x])
+    np.testing.assert_allclose(y, alone, atol=1e-3 * alone.std())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from sam_deploy.errors import InputError, MachineError
 from sam_deploy.manifest import TensorSpec
 from sam_deploy.plans import BatchProfile
 from sam_deploy.runtime.execution import Execution, Graphs
-from sam_deploy.runtime.inputs import check_batch
+from sam_deploy.runtime.inputs import check_profile
 from sam_deploy.tensorrt_family import Log
 
 X = TensorSpec(name="x", dtype="float32", dims=["batch", 3])
@@ -27,7 +27,7 @@ def make(gpu):
             gpu,
             [X],
             [Y],
-            check=lambda shapes: check_batch(shapes, [X], BatchProfile(min=1, opt=2, max=4)),
+            check=lambda shapes: check_profile(shapes, [X], BatchProfile(min=1, opt=2, max=4)),
             log=log,
             graphs=Graphs(**graphs),
         )
@@ -149,7 +149,7 @@ def test_a_failure_is_told_with_tensorrts_reason(make):
 def test_a_shape_that_depends_on_values_is_sent_to_the_onnx(make):
     execution = make()
     execution._context.get_tensor_shape = lambda name: (-1, 3)
-    with pytest.raises(MachineError, match='backend="onnxruntime"'):
+    with pytest.raises(MachineError, match='require="cpu"'):
         run(execution, rows(1))
 
 

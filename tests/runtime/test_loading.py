@@ -14,8 +14,7 @@ import sam_deploy
 from sam_deploy.bundle import file_infos, read_bundle
 from sam_deploy.errors import BundleError, InputError, MachineError
 from sam_deploy.plans import BatchProfile, PlanInfo, plan_file
-from sam_deploy.runtime import GpuInfo, Machine, TensorRTRunner, find_machine, load
-from sam_deploy.runtime.loading import BACKENDS
+from sam_deploy.runtime import BACKENDS, GpuInfo, Machine, TensorRTRunner, find_machine, load
 from sam_deploy.runtime.plan_file import read_plan
 
 rtx = pytest.importorskip("tensorrt_rtx")
@@ -72,7 +71,7 @@ def planned(tiny_bundle, plan_data, tmp_path_factory):
 def on_ada(monkeypatch):
     """As if this machine had a GPU; nothing can run on it."""
     machine = Machine({"tensorrt-rtx": VERSION, "tensorrt": "10.16.1.11"}, ADA)
-    monkeypatch.setattr("sam_deploy.runtime.loading.find_machine", lambda flavours: machine)
+    monkeypatch.setattr("sam_deploy.runtime.backends.find_machine", lambda flavours: machine)
 
 
 @pytest.fixture
@@ -94,23 +93,14 @@ def test_without_a_gpu_it_is_one_sentence(planned, no_runtime):
 @without_gpu
 def test_the_onnx_takes_over_only_where_it_is_allowed_to(planned):
     x = np.zeros((1, 3, 64, 64), np.float32)
-    engine = load(planned, ["tensorrt-rtx", "onnxruntime"])
+    engine = load(planned)
     assert engine.backend == "onnxruntime CPUExecutionProvider"
-    assert list(engine.passed_over) == ["tensorrt-rtx"]
-    assert engine.passed_over["tensorrt-rtx"].startswith("this machine has no NVIDIA GPU")
-    np.testing.assert_array_equal(engine(x), load(planned)(x))
-    assert load(planned).passed_over == {}
-    assert load(planned, ["onnxruntime", "tensorrt-rtx"]).passed_over == {}
-
-
-@without_gpu
-def test_none_of_several_runs(planned):
-    with pytest.raises(MachineError, match="nothing that was asked for runs") as error:
-        load(planned, ["tensorrt", "tensorrt-rtx"])
-    assert [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]] == [
-        "tensorrt",
-        "tensorrt-rtx",
-    ]
+    passed_over = engine.chosen.passed_over
+    assert list(passed_over) == ["tensorrt", "tensorrt-rtx", "cuda", "openvino"]
+    assert passed_over["tensorrt-rtx"].startswith("this machine has no NVIDIA GPU")
+    assert passed_over["tensorrt"].startswith(f"{planned} has no plan for TensorRT: run")
+    np.testing.assert_array_equal(engine(x), load(planned, "cpu")(x))
+    assert load(planned, "cpu").chosen.passed_over == {}
 
 
 @without_gpu
@@ -138,11 +128,12 @@ def test_a_fitting_passport_gets_as_far_as_cuda(planned, on_ada, no_runtime):
 
 
 def test_tensorrt_that_is_not_installed_is_named_with_the_remedy(planned, monkeypatch):
-    lacking = {"tensorrt": "TensorRT is not installed. Run: pip install 'sam-deploy[tensorrt]'"}
+    said = "TensorRT-RTX is not installed. Run: pip install 'sam-deploy[tensorrt-rtx]'"
+    lacking = {"tensorrt-rtx": said}
     machine = Machine({}, ADA, lacking)
-    monkeypatch.setattr("sam_deploy.runtime.loading.find_machine", lambda flavours: machine)
-    with pytest.raises(MachineError, match=r"Run: pip install 'sam-deploy\[tensorrt\]'"):
-        load(planned, "tensorrt")
+    monkeypatch.setattr("sam_deploy.runtime.backends.find_machine", lambda flavours: machine)
+    with pytest.raises(MachineError, match=r"Run: pip install 'sam-deploy\[tensorrt-rtx\]'"):
+        load(planned, "tensorrt-rtx")
 
 
 def test_a_module_that_is_missing_is_lacking(monkeypatch):
@@ -170,7 +161,7 @@ def test_another_version_is_refused_before_a_byte_is_read(
 ):
     copied = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     with_plan(copied, plan_data, version="1.3.0.35")
-    monkeypatch.setattr("sam_deploy.runtime.loading.read_plan", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr("sam_deploy.runtime.backends.read_plan", lambda *_: pytest.fail("was read"))
     said = (
         f"was built for TensorRT-RTX 1.3.0.35 on SM80, .* and later, this machine has .*{VERSION}"
     )
@@ -193,7 +184,7 @@ def test_a_plan_of_another_flavour_in_its_place(
     with pytest.raises(BundleError, match=said):
         load(copied, "tensorrt")
     with pytest.raises(BundleError, match=said):  # and nothing takes over: the bundle is wrong
-        load(copied, ["tensorrt", "onnxruntime"])
+        load(copied)
 
 
 def test_a_plan_renamed_to_anothers_place(planned, tmp_path, no_runtime):
@@ -226,8 +217,8 @@ def test_a_damaged_plan_is_never_loaded(planned, plan_data, tmp_path, on_ada, no
     ("backend", "said"),
     [
         ("tensort", "unknown backend 'tensort'; known are .* Did you mean 'tensorrt'"),
-        (["onnxruntime", "cpu"], "unknown backend 'cpu'"),
-        ([], "no backend; expected one or more of onnxruntime, tensorrt, tensorrt-rtx"),
+        ("onnxruntime", "unknown backend 'onnxruntime'; known are tensorrt, .*, cpu"),
+        ("", "unknown backend ''"),
     ],
 )
 def test_what_is_no_backend(tiny_bundle, backend, said):
