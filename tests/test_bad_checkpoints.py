@@ -33,6 +33,7 @@ def test_a_hostile_file_is_refused(capsys, tmp_path, write, said):
     assert re.search(said, refusal(capsys, "--weights", str(path), "--dry-run"))
 
 
+@pytest.mark.long
 def test_no_hostile_file_takes_much_memory(tmp_path):
     for number, (write, _) in enumerate(HOSTILE.values()):
         write(tmp_path / f"{number}.pth")

@@ -110,6 +110,7 @@ def after_call(number):
     return profile
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # `open`, before `with` has it
 @pytest.mark.parametrize("old", [False, True])
 def test_an_interrupt_after_any_call_leaves_nothing_behind(tiny_bundle, tmp_path, old):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.resources import files
 from typing import Any
@@ -28,6 +29,7 @@ Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
 _JSON_BYTES = b"inference-header-content-length"
 _OPEN = ("/v2/health/", "/v2/health")
 _PAGE = "page.html"
+_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +61,7 @@ class RestApp:
             "/v2/repository/models/{model}/load": self._operated,
             "/v2/repository/models/{model}/unload": self._operated,
         }
-        self.app = Starlette(
+        self._others = Starlette(
             routes=[
                 *(
                     Route(path, _Endpoint(self, done), methods=["POST"])
@@ -72,6 +74,15 @@ class RestApp:
             ],
             exception_handlers={HTTPException: _unrouted},
         )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Inference straight on, everything else through Starlette's routes."""
+        found = _INFER.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        if found is None or scope["method"] != "POST":
+            await self._others(scope, receive, send)
+            return
+        scope["path_params"] = {"model": found[1], "version": found[2] or ""}
+        await _send(send, await self.answer(scope, receive, self._infer))
 
     async def answer(
         self, scope: Scope, receive: Receive, done: Callable[..., Awaitable[Answer]]

@@ -21,6 +21,7 @@ from grpc_health.v1.health import aio as grpc_health
 from sam_deploy.errors import InputError
 from sam_deploy.serving.grpc_service import SERVICE, GrpcService
 from sam_deploy.serving.handler import Handler
+from sam_deploy.serving.http_protocol import HttpProtocol
 from sam_deploy.serving.metrics import Metrics
 from sam_deploy.serving.options import ServeOptions
 from sam_deploy.serving.repository import Repository
@@ -120,7 +121,7 @@ async def _serve(
     ready: Callable[[Addresses], None],
 ) -> None:
     rpc, health, grpc_port = await _grpc(handler, options, listen)
-    rest = _Http(_config(RestApp(handler, options, listen.token).app, listen))
+    rest = _Http(_config(RestApp(handler, options, listen.token), listen))
     scraped = _Http(_config(_metrics_app(handler.metrics), Listen()))
     running = [
         asyncio.create_task(rest.serve([http])),
@@ -187,9 +188,11 @@ class _Http(uvicorn.Server):
 def _config(app: Any, listen: Listen) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=HttpProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         date_header=False,
         lifespan="off",
         ws="none",

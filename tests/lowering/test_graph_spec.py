@@ -155,6 +155,7 @@ def test_many_findings_are_counted():
         check_graph(model)
 
 
+@pytest.mark.long
 def test_the_model_that_was_not_rewritten_is_refused():
     case = tiny_graphs.case()
     with pytest.raises(GraphSpecError, match="a module was not recognised"):
@@ -171,6 +172,7 @@ def test_a_head_shuffle_that_was_left_is_refused(monkeypatch):
         check_graph(graph)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["classifier", "softmax", "features", "sam"])
 def test_what_we_export_is_accepted(kind):
     check_graph(tiny_graphs.graph(kind))

@@ -44,6 +44,7 @@ def dims(value):
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_onnx_runtime_agrees_with_pytorch_at_every_batch(kind, batch):
@@ -55,6 +56,7 @@ def test_onnx_runtime_agrees_with_pytorch_at_every_batch(kind, batch):
         assert relative_rms(actual, reference) < 1e-6
 
 
+@pytest.mark.long
 def test_a_fixed_batch_is_fixed_and_right():
     model = tiny_graphs.proto(batch=3)
     assert [dims(v) for v in [*model.graph.input, *model.graph.output]] == [[3, 3, *SIZE], [3, 10]]
@@ -109,6 +111,7 @@ def test_the_batch_has_its_name_everywhere():
     assert symbols == {"batch", "40*batch"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_of_this_machine_is_in_the_file(kind):
     model = tiny_graphs.proto(kind)
@@ -128,6 +131,7 @@ def test_nothing_of_this_machine_is_in_the_file(kind):
     assert not [word for word in private if word.encode() in data]
 
 
+@pytest.mark.long
 def test_two_exports_are_one_file():
     again = ir.to_proto(tiny_graphs.lower(tiny_graphs.case("sam")))
     assert again.SerializeToString(deterministic=True) == tiny_graphs.proto_bytes("sam")

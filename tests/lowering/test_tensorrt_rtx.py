@@ -19,6 +19,7 @@ def typed_bytes(model, precision, kind=""):
     return tiny_graphs.ir.to_proto(model).SerializeToString()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("kind", ["classifier", "softmax", "features", "sam"])
 def test_the_parser_takes_it_and_says_nothing(kind, precision):

@@ -155,6 +155,7 @@ def test_any_sam(options, heads, groups, expand, bias, height, width, own):
     assert report.fired["static_shapes"] == 1
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(
     options=st.sampled_from(FORMS),
@@ -244,6 +245,7 @@ def test_stored_in_a_list():
     assert len(rewritten.kept) == 1  # what the user's forward left, nothing of ours
 
 
+@pytest.mark.long
 def test_compiles(tiny_model):
     module = tiny_model()
     rewritten, _ = rewrite(module, (images(),))
@@ -376,6 +378,7 @@ def test_shared_parts_and_tied_weights():
         assert report.fired["static_shapes"] == 3
 
 
+@pytest.mark.long
 def test_batch_norm_without_statistics():
     module = smt()
     module.block1[0].attn.bn = nn.BatchNorm2d(16, track_running_stats=False)

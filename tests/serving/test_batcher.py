@@ -22,7 +22,7 @@ class FakeWorker:
         self.alive, self.on_death, self.closed = True, lambda: None, False
 
     async def run(self, inputs):
-        x = inputs["x"]
+        x = np.concatenate(inputs["x"])
         self.log.append(len(x))
         await self.gate.wait()
         if (x == POISON).any():

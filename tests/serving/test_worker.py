@@ -46,11 +46,11 @@ def test_it_gives_what_the_engine_gives(tiny_bundle, run):
         assert any(text.startswith("cuda: ") for text in worker.ready.passed_over)
         for count in (1, 3, 8, 2):  # its memory grows, and is used again
             x = rows(count, seed=count)
-            found = await worker.run({"input": x})
+            found = await worker.run({"input": [x]})
             np.testing.assert_allclose(found["logits"], engine(x), rtol=1e-4, atol=1e-5)
         with pytest.raises(InputError, match="expected"):
-            await worker.run({"input": rows(1)[:, :2]})
-        both = await asyncio.gather(*(worker.run({"input": rows(1, s)}) for s in (5, 6)))
+            await worker.run({"input": [rows(1)[:, :2]]})
+        both = await asyncio.gather(*(worker.run({"input": [rows(1, s)]}) for s in (5, 6)))
         for found, seed in zip(both, (5, 6), strict=True):
             np.testing.assert_allclose(found["logits"], engine(rows(1, seed)), rtol=1e-4, atol=1e-5)
         await worker.close()
@@ -65,11 +65,11 @@ def test_a_cancelled_caller_does_not_get_into_the_next_ones_way(tiny_bundle, run
     async def main():
         worker = await Worker.start(Begin(str(tiny_bundle)))
         for number in range(20):
-            task = asyncio.create_task(worker.run({"input": rows(8, seed=1)}))
+            task = asyncio.create_task(worker.run({"input": [rows(8, seed=1)]}))
             await asyncio.sleep(0.0005 * (number % 4))
             task.cancel()
             x = rows(1, seed=number)
-            found = await worker.run({"input": x})
+            found = await worker.run({"input": [x]})
             np.testing.assert_allclose(found["logits"], engine(x), rtol=1e-4, atol=1e-5)
         await worker.close()
 
@@ -84,7 +84,7 @@ def test_a_kill_is_noticed(tiny_bundle, run, when):
         worker.on_death = told.set
         if when == "running":
             os.kill(worker.pid, signal.SIGSTOP)
-            job = asyncio.create_task(worker.run({"input": rows(1)}))
+            job = asyncio.create_task(worker.run({"input": [rows(1)]}))
             await asyncio.sleep(0.05)
             os.kill(worker.pid, signal.SIGKILL)
             with pytest.raises(WorkerDied, match="ended by signal 9"):
@@ -94,7 +94,7 @@ def test_a_kill_is_noticed(tiny_bundle, run, when):
         await asyncio.wait_for(told.wait(), 10)
         assert not worker.alive
         with pytest.raises(WorkerDied):
-            await worker.run({"input": rows(1)})
+            await worker.run({"input": [rows(1)]})
         await worker.close()
         await worker.close()
 
@@ -129,7 +129,7 @@ def test_a_kill_that_the_loop_has_not_seen(tiny_bundle, run):
         os.kill(worker.pid, signal.SIGKILL)
         os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # the loop stands still
         with pytest.raises(WorkerDied, match="ended by signal 9"):
-            await asyncio.wait_for(worker.run({"input": rows(1)}), 10)
+            await asyncio.wait_for(worker.run({"input": [rows(1)]}), 10)
         await worker.close()
 
     run(main())
@@ -178,7 +178,7 @@ def test_interrupts_are_the_servers(tiny_bundle, run):
         worker = await Worker.start(Begin(str(tiny_bundle)))
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(worker.pid, number)
-        assert (await worker.run({"input": rows(1)}))["logits"].shape == (1, 10)
+        assert (await worker.run({"input": [rows(1)]}))["logits"].shape == (1, 10)
         await worker.close()
 
     run(main())
@@ -212,11 +212,11 @@ def test_nothing_is_left_behind(tiny_bundle, run):
     async def main():
         worker = await Worker.start(Begin(str(tiny_bundle)))
         x = rows(1)
-        await worker.run({"input": x})
+        await worker.run({"input": [x]})
         there, size = fds(worker.pid), os.fstat(worker.inputs.fd).st_size
         before = fds()
         for _ in range(1500):
-            await worker.run({"input": x})
+            await worker.run({"input": [x]})
         assert fds() == before
         assert fds(worker.pid) == there
         assert os.fstat(worker.inputs.fd).st_size == size
@@ -237,10 +237,13 @@ def test_memory_of_arrays_of_all_kinds():
             "c": np.array(True),
             "d": np.zeros((0, 3), np.float32),
         }
-        found = other.views(one.put(arrays))
+        found = other.views(one.put({name: [array] for name, array in arrays.items()}))
         for name, array in arrays.items():
             np.testing.assert_array_equal(found[name], array)
             assert found[name].dtype == array.dtype
+    parts = [np.arange(6.0).reshape(2, 3), np.arange(3.0).reshape(1, 3), np.ones((4, 3))]
+    found = other.views(one.put({"x": parts}))
+    np.testing.assert_array_equal(found["x"], np.concatenate(parts))
     del found
     one.close()
     other.close()

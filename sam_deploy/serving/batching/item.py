@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sam_deploy.runner import Arrays
+from sam_deploy.runner import Array, Arrays
 
 Kind = tuple[tuple[str, str, tuple[int, ...]], ...]
 
@@ -69,12 +69,9 @@ def taken(waiting: list[Item], most_rows: int) -> list[Item]:
     return chosen
 
 
-def joined(items: Sequence[Item]) -> Arrays:
-    """Their inputs as one batch."""
-    if len(items) == 1:
-        return items[0].inputs
-    names = items[0].inputs
-    return {name: np.concatenate([item.inputs[name] for item in items]) for name in names}
+def joined(items: Sequence[Item]) -> dict[str, list[Array]]:
+    """Their inputs as one batch: the parts of each, to be put one behind the other."""
+    return {name: [item.inputs[name] for item in items] for name in items[0].inputs}
 
 
 def divided(outputs: Arrays, items: Sequence[Item]) -> list[Arrays]:

@@ -69,7 +69,8 @@ def _loaded(begin: Begin) -> tuple[Engine, Ready]:
 
 def _done(engine: Engine, job: Job, inputs: Memory, outputs: Memory) -> Message:
     try:
-        return Done(outputs.put(_run(engine, inputs.views(job.inputs))))
+        found = _run(engine, inputs.views(job.inputs))
+        return Done(outputs.put({name: [array] for name, array in found.items()}))
     except Exception as error:
         _say(error)
         return failed(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from collections.abc import Mapping, Sequence
@@ -37,15 +38,28 @@ class Memory:
         """Memory of its own, to be passed on by its descriptor."""
         return cls(os.memfd_create(name))
 
-    def put(self, arrays: Mapping[str, Array]) -> list[Place]:
-        """Write `arrays`, over whatever there was before."""
+    def put(self, arrays: Mapping[str, Sequence[Array]]) -> list[Place]:
+        """Write `arrays`, over whatever there was before: of each its parts, one behind the other,
+        which are alike but for their first size.
+        """
         places, end = [], 0
-        for name, array in arrays.items():
-            places.append(Place(name, array.dtype.str, array.shape, end))
-            end += -(-array.nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        for name, parts in arrays.items():
+            shape = parts[0].shape
+            if len(parts) > 1:
+                shape = (sum(len(part) for part in parts), *shape[1:])
+            places.append(Place(name, parts[0].dtype.str, shape, end))
+            nbytes = sum(part.nbytes for part in parts)
+            end += -(-nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         self._hold(end)
-        for place, array in zip(places, arrays.values(), strict=True):
-            self._view(place)[...] = array
+        for place, parts in zip(places, arrays.values(), strict=True):
+            view = self._view(place)
+            if len(parts) == 1:
+                view[...] = parts[0]
+                continue
+            start = 0
+            for part in parts:
+                view[start : start + len(part)] = part
+                start += len(part)
         return places
 
     def views(self, places: Sequence[Place]) -> Arrays:
@@ -71,10 +85,10 @@ class Memory:
     def _view(self, place: Place) -> Array:
         if self._map is None:  # of nothing at all
             return np.empty(place.shape, place.dtype)
-        count = int(np.prod(place.shape))
+        count = math.prod(place.shape)
         flat = np.frombuffer(self._map, place.dtype, count, place.offset_bytes)
         return flat.reshape(place.shape)
 
 
 def _nbytes(place: Place) -> int:
-    return int(np.prod(place.shape)) * np.dtype(place.dtype).itemsize
+    return math.prod(place.shape) * np.dtype(place.dtype).itemsize

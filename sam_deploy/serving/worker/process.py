@@ -6,7 +6,7 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -102,8 +102,8 @@ class Worker:
         """Whether it can take jobs."""
         return not self._dead
 
-    async def run(self, inputs: Mapping[str, Array]) -> Arrays:
-        """One inference.
+    async def run(self, inputs: Mapping[str, Sequence[Array]]) -> Arrays:
+        """One inference; of each input the parts of its batch.
 
         Raises:
             InputError, MachineError, CheckFailed: as the engine raised it.
