@@ -16,7 +16,8 @@ help: ## print the targets
 setup: $(READY) ## make the environment (.venv) with the locked versions
 
 # The last ones, for the tests: TensorRT's names (its libraries need a GPU, and are not there),
-# OpenVINO's provider, and a tritonserver in an environment of its own (it wants numpy 1).
+# OpenVINO's provider, a tritonserver in an environment of its own (it wants numpy 1), and the
+# schemas of KServe and Kubernetes as their clients have them.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("sam-deploy needs Python 3.11 to 3.13, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +28,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/openvino onnxruntime-ep-openvino==1.8.1
 	$(PYTHON) -m venv $(VENV)/triton
 	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TRITON)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/kserve kserve==0.21.0 kubernetes==31.0.0
 	@touch $(READY)
 
 export: $(READY) ## the main job: export smt_t in FP16 to engines/ (again: ARGS=--force)
@@ -63,8 +65,11 @@ bench: $(READY) ## what the published tables are made of, on this CPU and undist
 	$(BIN)/python benchmarks/forms.py --out benchmarks/results/forms-smt_t-x86-2core.json
 	$(BIN)/python benchmarks/export_cost.py --out benchmarks/results/export-cost-x86-2core.json
 	$(BIN)/python benchmarks/parity_cost.py --out benchmarks/results/parity-cost-x86-2core.json
+	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving-x86-2core.json
+	$(BIN)/python benchmarks/faults.py --out benchmarks/results/faults-x86-2core.json
+	$(BIN)/python benchmarks/soak.py --out benchmarks/results/soak-x86-2core.json
 	$(BIN)/python benchmarks/receipts.py
-	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/import_time.py --out benchmarks/results/load-time-x86-2core.json
 
 docs: $(READY) ## write the generated tables of README, export/ and engines/
 	$(BIN)/python docs/generate.py
@@ -72,7 +77,7 @@ docs: $(READY) ## write the generated tables of README, export/ and engines/
 lock: ## resolve requirements.lock anew
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet "torch==2.13.0" ".[cpu,export,tensorrt-rtx,serve,bench,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet "torch==2.13.0" ".[cpu,export,tensorrt-rtx,serve,ray,bench,dev]"
 	{ echo "# Made by 'make lock'. Exact versions for the make targets and CI."; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude sam-deploy | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock
 	rm -rf $(VENV)-lock

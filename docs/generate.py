@@ -191,6 +191,61 @@ def quantizers() -> str:
     return "\n".join(lines)
 
 
+def serving() -> str:
+    """What serving costs, against direct calls and against Triton."""
+    record = result("serving-x86-2core")
+    lines = [*measured(record), "", "| what | ratio |", "|---|---|"]
+    lines += [f"| {what} | {ratio:.2f} |" for what, ratio in record["ratios"].items()]
+    return "\n".join(lines)
+
+
+def load_time() -> str:
+    """Import and load."""
+    record = result("load-time-x86-2core")
+    lines = [*measured(record), "", "| what | ms |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {ms:.0f} |" for what, ms in record["ms"].items())])
+
+
+def soak() -> str:
+    """Ten minutes beyond capacity."""
+    record = result("soak-x86-2core")
+    outcomes = record["outcomes"]
+    answered = f"{outcomes['right']} right, {outcomes.get('wrong', 0)} wrong"
+    others = {k: v for k, v in outcomes.items() if k not in ("right", "wrong", "503")}
+    return "\n".join(
+        [
+            *measured(record),
+            "",
+            "| sent | answered | refused with 503 | lost | memory after the first minute |",
+            "|---|---|---|---|---|",
+            f"| {record['sent']} | {answered} | {outcomes.get('503', 0)} | {sum(others.values())} "
+            f"| {record['memory_mb']:.0f} MB, {100 * record['memory_growth']:+.1f} % at the end |",
+        ]
+    )
+
+
+def faults() -> str:
+    """Malformed requests, a stop, and kills."""
+    record = result("faults-x86-2core")
+    bad, stop, kill = record["malformed"], record["SIGTERM"], record["kill -9"]
+    odd = sum(bad["unexpected"].values())
+    return "\n".join(
+        [
+            *measured(record),
+            "",
+            "| fault | what came of it |",
+            "|---|---|",
+            f"| {bad['requests']} malformed requests over REST and gRPC | {odd} answers of 500, "
+            f"{bad['restarts']:.0f} restarts; the next good one was answered |",
+            f"| SIGTERM with {stop['in flight']} in flight | {stop['answered']} answered, exit "
+            f"{stop['exit']} |",
+            f"| kill -9 of the worker, {kill['kills']} times under load | "
+            f"{kill['restarts']:.0f} restarts counted; {kill['answered']} of {kill['asked']} "
+            "requests answered |",
+        ]
+    )
+
+
 def result(name: str) -> dict[str, Any]:
     """A committed result of a benchmark."""
     record: dict[str, Any] = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
@@ -213,6 +268,10 @@ TABLES = {
     "export_cost": export_cost,
     "parity_cost": parity_cost,
     "quantizers": quantizers,
+    "load_time": load_time,
+    "serving": serving,
+    "soak": soak,
+    "faults": faults,
 }
 
 

@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sam_deploy.cli._run import exit_with, parser, print_json, run
+from sam_deploy.cli._serve_kserve import add_kserve_flags, print_manifests, serves_on_kserve
+from sam_deploy.cli._serve_ray import add_ray_flags, serve_on_ray, serves_on_ray
 from sam_deploy.cli._tables import print_rows
 from sam_deploy.errors import InputError
 from sam_deploy.runtime import BACKENDS
@@ -28,16 +30,25 @@ T = TypeVar("T", int, float)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     made = parser("Serve bundles over the Open Inference Protocol.", prog="sam-serve")
-    made.add_argument("bundles", nargs="+", type=Path, metavar="bundle")
+    made.add_argument(
+        "bundles",
+        nargs="+",
+        type=Path,
+        metavar="bundle",
+        help="a bundle's folder, or NAME=FOLDER for another name than the folder's",
+    )
     made.add_argument(
         "--triton", type=Path, metavar="REPO",
         help="serve nothing; write the bundles into this model repository for NVIDIA's Triton",
     )  # fmt: skip
+    made.add_argument(
+        "--ray", action="store_true", help="serve on a Ray cluster, REST alone; needs the extra ray"
+    )
     ports = made.add_argument_group("where")
     ports.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, this machine alone")
     ports.add_argument("--http-port", type=int, default=8000, help="REST; 0 is any that is free")
-    ports.add_argument("--grpc-port", type=int, default=8001)
-    ports.add_argument("--metrics-port", type=int, default=8002, help="Prometheus")
+    ports.add_argument("--grpc-port", type=int, help="default 8001")
+    ports.add_argument("--metrics-port", type=int, help="Prometheus; default 8002")
     ports.add_argument("--tls-cert", type=Path, help="PEM; with --tls-key, for REST and gRPC")
     ports.add_argument("--tls-key", type=Path)
     ports.add_argument(
@@ -63,12 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     limits.add_argument("--max-request-mb", type=float, default=64.0)
     limits.add_argument("--max-image-mpx", type=float, default=64.0, help="of an encoded image")
     limits.add_argument(
-        "--drain-s", type=float, default=1.0, help="not ready, but serving, before it stops"
+        "--drain-s", type=float, help="not ready, but serving, before it stops (default: 1)"
     )
+    add_ray_flags(made)
+    add_kserve_flags(made)
     return run(made, _serve, argv)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    if serves_on_kserve(arguments):
+        print_manifests(arguments)
+        return
+    if serves_on_ray(arguments):
+        serve_on_ray(arguments, _token(arguments.token_file), _batching(arguments))
+        return
     if arguments.triton is not None:
         _write_triton(arguments)
         return
@@ -122,25 +141,24 @@ def _options(arguments: argparse.Namespace) -> tuple[ServeOptions, Listen]:
         require=arguments.require,
         threads=arguments.threads,
         refuse_nan=arguments.refuse_nan,
-        max_batch=_by_model(arguments.max_batch, int, "--max-batch"),
-        max_delay_ms=_by_model(arguments.max_delay_ms, float, "--max-delay-ms"),
+        **_batching(arguments),
         queue=arguments.queue,
         timeout_s=arguments.timeout_s,
         max_request_bytes=int(arguments.max_request_mb * 2**20),
         max_image_px=int(arguments.max_image_mpx * 10**6),
         reload_s=None if arguments.no_reload else ServeOptions.reload_s,
     )
-    listen = Listen(
-        host=arguments.host,
-        http_port=arguments.http_port,
-        grpc_port=arguments.grpc_port,
-        metrics_port=arguments.metrics_port,
-        token=_token(arguments.token_file),
-        tls_cert=arguments.tls_cert,
-        tls_key=arguments.tls_key,
-        drain_s=arguments.drain_s,
-    )
-    return options, listen
+    names = ("host", "http_port", "grpc_port", "metrics_port", "tls_cert", "tls_key", "drain_s")
+    given = {name: getattr(arguments, name) for name in names}
+    told = {name: value for name, value in given.items() if value is not None}
+    return options, Listen(token=_token(arguments.token_file), **told)
+
+
+def _batching(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "max_batch": _by_model(arguments.max_batch, int, "--max-batch"),
+        "max_delay_ms": _by_model(arguments.max_delay_ms, float, "--max-delay-ms"),
+    }
 
 
 def _by_model(given: Sequence[str], kind: Callable[[str], T], flag: str) -> dict[str, T]:

@@ -16,7 +16,7 @@ from sam_deploy.serving.failures import NotFound
 from sam_deploy.serving.image_model import ImageModel
 from sam_deploy.serving.metrics import Metrics
 from sam_deploy.serving.model import Model
-from sam_deploy.serving.names import SUFFIX, model_names
+from sam_deploy.serving.names import SUFFIX, bundle_folder, model_names
 from sam_deploy.serving.options import ServeOptions
 from sam_deploy.serving.servable import Servable
 from sam_deploy.serving.snapshot import Identity, copied, identity
@@ -52,7 +52,10 @@ class Repository:
                 raise InputError(
                     f"no model is called {unknown.pop()!r}; there is {', '.join(names)}"
                 )
-        self._places = {n: _Place(n, p) for n, p in zip(names, bundles, strict=True)}
+        self._places = {
+            name: _Place(name, bundle_folder(path))
+            for name, path in zip(names, bundles, strict=True)
+        }
         self._options = options
         self._metrics = metrics
         self._work = Path(tempfile.mkdtemp(prefix="sam-serve-"))

@@ -17,7 +17,7 @@ from sam_deploy.bundle.exchange import exchange
 from sam_deploy.errors import InputError
 from sam_deploy.manifest import Manifest
 from sam_deploy.plans import PlanInfo
-from sam_deploy.serving.names import model_names
+from sam_deploy.serving.names import bundle_folder, model_names
 from sam_deploy.serving.triton import preprocess_model
 from sam_deploy.serving.triton.configs import (
     LABELS,
@@ -59,7 +59,7 @@ def write_repository(
     names = model_names(bundles)
     found = Written()
     made: dict[str, _Model] = {}
-    for name, bundle in zip(names, bundles, strict=True):
+    for name, bundle in zip(names, map(bundle_folder, bundles), strict=True):
         for model in _models(name, bundle, read_bundle(bundle), max_image_px, found.notes):
             if model.name in made:
                 raise InputError(f"two models would be called {model.name!r}. Rename a folder.")
