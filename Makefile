@@ -67,6 +67,7 @@ bench: $(READY) ## what the published tables are made of, on this CPU and undist
 	$(BIN)/python benchmarks/parity_cost.py --out benchmarks/results/parity-cost-x86-2core.json
 	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving-x86-2core.json
 	$(BIN)/python benchmarks/faults.py --out benchmarks/results/faults-x86-2core.json
+	$(BIN)/python benchmarks/ray_node_loss.py --out benchmarks/results/ray-node-loss-x86-2core.json
 	$(BIN)/python benchmarks/soak.py --out benchmarks/results/soak-x86-2core.json
 	$(BIN)/python benchmarks/receipts.py
 	$(BIN)/python benchmarks/import_time.py --out benchmarks/results/load-time-x86-2core.json

@@ -2,9 +2,9 @@
 
     python benchmarks/ray_node_loss.py --out benchmarks/results/ray-node-loss-x86-2core.json
 
-Two raylets on this machine with a replica each, and sam-serve --ray on them. Every 15 seconds one is
-killed, and 5 seconds later another joins. Clients send again what ended with 5xx or without an answer,
-four times at most; what failed then is lost, and so is an answer that is not the engine's.
+Two raylets on this machine with a replica each, and sam-serve --ray on them. Every 15 seconds one
+is killed, and 5 seconds later another joins. Clients send again what ended with 5xx or without an
+answer, four times at most; what failed then is lost, and so is an answer that is not the engine's.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def main() -> int:
                         load = sent.load(protocol, address, clients, arguments.seconds)
                         note(f"{protocol}, {clients}", load)
         with ExitStack() as stack:
-            server = stack.enter_context(serving(nothing))
+            server = stack.enter_context(serving(nothing, max_batch=CLIENTS))
             other = stack.enter_context(tritonserver(nothing.name, nothing, work))
             sent = Requests(work, nothing.name, nothing, x, server.rest)
             for _ in range(arguments.rounds):

@@ -21,7 +21,13 @@ ROOT = Path(__file__).parent.parent
 CPU_ENGINE = "ONNX Runtime CPU"
 PLAN_ENGINES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
-PAGES = ("README.md", "export/README.md", "engines/README.md", "docs/benchmarks.md")
+PAGES = (
+    "README.md",
+    "export/README.md",
+    "engines/README.md",
+    "docs/benchmarks.md",
+    "docs/serving.md",
+)
 
 
 def rules() -> str:
@@ -246,6 +252,21 @@ def faults() -> str:
     )
 
 
+def ray() -> str:
+    """What clients notice when a node of a Ray cluster is lost."""
+    record = result("ray-node-loss-x86-2core")
+    return "\n".join(
+        [
+            *measured(record),
+            "",
+            "| nodes killed | seconds | requests | of these sent again | lost |",
+            "|---|---|---|---|---|",
+            f"| {record['nodes lost']} | {record['seconds']:.0f} | {record['requests']} "
+            f"| {record['retried']} | {record['lost']} |",
+        ]
+    )
+
+
 def result(name: str) -> dict[str, Any]:
     """A committed result of a benchmark."""
     record: dict[str, Any] = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
@@ -269,6 +290,7 @@ TABLES = {
     "parity_cost": parity_cost,
     "quantizers": quantizers,
     "load_time": load_time,
+    "ray": ray,
     "serving": serving,
     "soak": soak,
     "faults": faults,
