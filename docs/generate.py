@@ -259,10 +259,11 @@ def ray() -> str:
         [
             *measured(record),
             "",
-            "| nodes killed | seconds | requests | of these sent again | lost |",
-            "|---|---|---|---|---|",
-            f"| {record['nodes lost']} | {record['seconds']:.0f} | {record['requests']} "
-            f"| {record['retried']} | {record['lost']} |",
+            "| nodes killed | Ray noticed after | seconds | requests | sent again | longest | lost |",
+            "|---|---|---|---|---|---|---|",
+            f"| {record['nodes lost']} | {max(record['noticed_s']):.0f} s at most "
+            f"| {record['seconds']:.0f} | {record['requests']} | {record['retried']} "
+            f"| {record['longest_s']:.1f} s | {record['lost']} |",
         ]
     )
 
