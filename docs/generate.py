@@ -259,7 +259,7 @@ def ray() -> str:
         [
             *measured(record),
             "",
-            "| nodes killed | Ray noticed after | seconds | requests | sent again | longest | lost |",
+            "| nodes killed | Ray noticed after | seconds | requests | retried | longest | lost |",
             "|---|---|---|---|---|---|---|",
             f"| {record['nodes lost']} | {max(record['noticed_s']):.0f} s at most "
             f"| {record['seconds']:.0f} | {record['requests']} | {record['retried']} "
