@@ -26,6 +26,11 @@ TINY = {
 }
 
 
+def slow(*values: Any) -> Any:
+    """A parameter for `make test-full` alone; one that is much like it is in `make test`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def golden(module: Any) -> Any:
     """`module` with every parameter and buffer made from its official name, in evaluation mode."""
     import torch

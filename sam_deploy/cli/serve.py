@@ -56,7 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     how = made.add_argument_group("how")
     how.add_argument("--require", metavar="BACKEND", help=f"{', '.join(BACKENDS)}: that or none")
-    how.add_argument("--threads", type=int, default=0, help="of ONNX Runtime (default: all cores)")
+    how.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="of ONNX Runtime (default: OMP_NUM_THREADS, or all cores)",
+    )
     how.add_argument("--refuse-nan", action="store_true", help="refuse inputs with NaN or infinity")
     how.add_argument(
         "--max-batch", action="append", default=[], metavar="[MODEL=]ROWS",

@@ -30,8 +30,8 @@ def load(
     `chosen` says which that is and why not those before it. With `require` it is that one or none.
 
     `contexts` is how many threads run at once, others wait; each takes memory of its own. `threads`
-    are ONNX Runtime's, 0 as many as there are cores. With `refuse_nan` calls with NaN or infinity
-    are refused.
+    are ONNX Runtime's, 0 as many as OMP_NUM_THREADS says, or cores. With `refuse_nan` calls with
+    NaN or infinity are refused.
 
     Raises:
         InputError: an unknown backend; `contexts` is below 1.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sam_deploy.errors import BundleError, MachineError
 from sam_deploy.runner import Array, Arrays
 from sam_deploy.runtime.openvino import OPENVINO, add_openvino, openvino_lacks
+from sam_deploy.runtime.threads import usual_threads
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -56,8 +57,8 @@ class OnnxRunner:
 
     `in_file_order` runs the nodes as they stand in the file, not as ONNX Runtime would order them.
     Without `spinning` its threads sleep while they wait: two sessions timed in turn must not take
-    each other's cores. `threads` 0 is as many as there are cores. `plain` is the way of other
-    hosts: with every optimizer that is on by default.
+    each other's cores. `threads` 0 is as many as OMP_NUM_THREADS says, or cores. `plain` is the way
+    of other hosts: with every optimizer that is on by default.
 
     Raises:
         MachineError: onnxruntime is not installed, or the provider asked for does not start.
@@ -77,7 +78,7 @@ class OnnxRunner:
         onnxruntime = require_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or usual_threads()
         if in_file_order:
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if not spinning:

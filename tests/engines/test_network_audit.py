@@ -4,6 +4,7 @@ import numpy as np
 import onnx_graphs as graphs
 import pytest
 import tiny_graphs
+from conftest import slow
 from onnx import TensorProto
 from onnx_graphs import report
 
@@ -109,7 +110,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize("grid", [INT8, FP8], ids=["int8", "fp8"])
+@pytest.mark.parametrize("grid", [INT8, slow(FP8)], ids=["int8", "fp8"])
 @pytest.mark.parametrize(("kind", "options"), FORMS, ids=["conv", "matmul", "gemm", "sam"])
 def test_real_graphs_with_every_weight_quantized(path, kind, grid, options):
     model = tiny_graphs.lower(tiny_graphs.case(kind, options))

@@ -30,7 +30,14 @@ PLANS = {
     "fp16": {"profile": PROFILE, "compute_capabilities": ["8.0", "8.9", "12.0"]},
     "sam": {"profile": PROFILE},
 }
-SLOW = {"smt_s", "smt_b", "smt_l"}
+SLOW = {
+    "fp32",
+    "fp8",
+    "backbone",
+    "smt_s",
+    "smt_b",
+    "smt_l",
+}
 FEW = 16
 
 

@@ -290,6 +290,7 @@ def test_the_example_runs_from_definition_to_engine(tmp_path):
         assert float(line.split(": ")[1].partition("%")[0]) > 99
 
 
+@pytest.mark.slow
 def test_the_example_goes_through_the_command_with_weights(tmp_path):
     sys.path.insert(0, str(EXAMPLES))
     import unet

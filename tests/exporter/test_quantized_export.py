@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import slow
 from quantized_graphs import nodes_of
 
 import sam_deploy
@@ -112,7 +113,7 @@ def test_it_runs_and_is_near_pytorch(exported, case, tiny_model):
     assert parity.outputs[0].relative_rms > 1e-4
 
 
-@pytest.mark.parametrize("case", ["int8", "fp8"])
+@pytest.mark.parametrize("case", ["int8", slow("fp8")])
 def test_the_same_again_is_the_same_to_the_byte(exported, case, tiny_recipe, tmp_path):
     request = Request(calibration=(x for x in samples()))
     again = export_recipe(tiny_recipe(**CASES[case]), out=tmp_path, request=request)
@@ -130,7 +131,7 @@ def test_the_verdict_names_what_it_was_timed_on(exported):
     assert "calibrated on 22 samples; with fewer than 100" in exported("int8").notes[0]
 
 
-@pytest.mark.parametrize("case", ["int8", "fp8"])
+@pytest.mark.parametrize("case", ["int8", slow("fp8")])
 def test_ranges_of_a_tenth_fail_parity(tiny_recipe, tmp_path, monkeypatch, case):
     honest = calibrated.insert_qdq
 
@@ -147,7 +148,7 @@ def test_ranges_of_a_tenth_fail_parity(tiny_recipe, tmp_path, monkeypatch, case)
     assert names(rejected) == ["model.onnx", "parity.json"]
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, slow(np.inf)])
 def test_samples_that_are_no_numbers_are_refused(tiny_recipe, tmp_path, bad):
     given = samples()
     given[3][0, 0, 0, 0] = bad
@@ -170,7 +171,7 @@ def test_an_iterable_that_fails_leaves_nothing(tiny_recipe, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("ratio", "shipped"), [(1.5, "int8"), (0.5, "fp32")])
+@pytest.mark.parametrize(("ratio", "shipped"), [slow(1.5, "int8"), (0.5, "fp32")])
 def test_the_best_is_shipped(tiny_recipe, tmp_path, monkeypatch, ratio, shipped):
     monkeypatch.setattr(verdict, "_ratio", lambda *_: ratio)  # no machine is fast on demand
     request = Request(calibration=samples(), ship_best=True, sensitivity=True)

@@ -110,6 +110,7 @@ def test_a_budget_that_nothing_keeps_is_refused(sensitivity):
 
 
 @export_test
+@pytest.mark.slow
 def test_the_choice_is_in_the_bundle_and_makes_the_same_set_again(tiny_recipe, tmp_path):
     images = synthetic_samples("input", 24, Preprocessing.for_size(64, 64), seed=7)
     given = [sample["input"][None] for _, sample in images.make(0)]

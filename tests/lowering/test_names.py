@@ -9,6 +9,7 @@ from sam_deploy.lowering.names import name_by_module
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["classifier", "softmax", "features", "sam"])
 def test_names_are_paths_of_real_modules_and_unique(kind):
     modules = dict(tiny_graphs.case(kind).static.named_modules())

@@ -124,7 +124,9 @@ def test_nodes_made_equal_by_sharing_constants_are_joined():
     assert len(graph.initializer) == 1
 
 
-@pytest.mark.parametrize("kind", ["classifier", "features", "sam"])
+@pytest.mark.parametrize(
+    "kind", ["classifier", pytest.param("features", marks=pytest.mark.long), "sam"]
+)
 def test_a_lowered_graph_holds_no_duplicates(kind):
     seen = [
         (node.op_type, tuple(node.input), str(sorted(map(str, node.attribute))))

@@ -133,6 +133,7 @@ def test_island_weights_are_the_untouched_ones():
     assert all(w.raw_data == before[w.name].raw_data for w in kept)
 
 
+@pytest.mark.long
 def test_the_softmax_island_is_the_softmax_alone():
     proto = converted(tiny_graphs.graph("softmax"), "head.1")
     (softmax,) = [node for node in proto.graph.node if node.name == "head.1/Softmax"]

@@ -1,5 +1,8 @@
 """What a service does with an engine: many threads, images as bytes, NaN, warm-up, closing."""
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +27,21 @@ def test_eight_threads_on_one_engine_get_right_answers(tiny_bundle, contexts):
             found = list(threads.map(lambda i: (i % 16, engine(xs[i % 16])), range(240)))
     for i, y in found:
         np.testing.assert_allclose(y, expected[i], atol=1e-5)
+
+
+@pytest.mark.parametrize(("said", "threads", "more"), [("1", 0, 0), ("3,1", 0, 2), ("1", 4, 3)])
+def test_as_many_threads_as_omp_num_threads_says(tiny_bundle, said, threads, more):
+    count = """
+import os, sys, sam_deploy.runtime, onnxruntime
+before = len(os.listdir("/proc/self/task"))
+with sam_deploy.load(sys.argv[1], "cpu", threads=int(sys.argv[2])):
+    print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", count, str(tiny_bundle), str(threads)],
+        env={**os.environ, "OMP_NUM_THREADS": said}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) == more
 
 
 def test_no_more_run_at_once_than_there_are_contexts():

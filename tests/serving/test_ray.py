@@ -139,6 +139,7 @@ def test_a_node_that_is_lost_loses_no_request(server, nodes, expected, x):
     assert load.lost == [], load.failures
 
 
+@pytest.mark.slow
 def test_serve_run_with_a_token(nodes, server, tiny_bundle, tmp_path, request):
     """After the others: it wants the cluster for itself."""
     server.process.send_signal(signal.SIGTERM)

@@ -186,6 +186,7 @@ def test_a_real_triton_refuses_what_is_broken(repository, tmp_path, before, afte
 
 
 @real_server
+@pytest.mark.slow
 def test_other_models_load_too(tiny_recipe, tmp_path):
     """A fixed batch, features of several outputs, half-precision ends."""
     made = [

@@ -19,6 +19,7 @@ from sam_deploy.reference import subject_from_recipe
 from sam_deploy.rewrites import PIPELINE
 from sam_deploy.verification.receipt import read_receipt
 
+pytestmark = pytest.mark.long
 AGAINST = "against the receipt: "
 LOST = "fold_batch_norm"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from conftest import slow
 from outliers import with_outliers
 from safetensors.torch import load_file, save_file
 
@@ -82,7 +83,7 @@ def test_fp16_changes_no_prediction_but_near_ties(judged):
     assert abs(parity.accuracy.top1_drop) <= 100 * 2 / parity.accuracy.samples
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize("precision", ["int8", slow("fp8")])
 def test_int8_and_fp8_lose_half_a_point_at_most(judged, precision):
     accuracy = judged(precision).accuracy
     assert accuracy.reference_top1 > 97

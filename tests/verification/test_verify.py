@@ -23,6 +23,7 @@ from sam_deploy.recipe import DEFAULT_TOLERANCES
 from sam_deploy.synthetic import synthetic_images
 from sam_deploy.verification import Asked, ParityResult, resume, verify
 
+pytestmark = pytest.mark.long
 ROWS = 40  # two batches: images of 64 px are run 32 at a time
 
 
