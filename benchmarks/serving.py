@@ -2,7 +2,8 @@
 
     python benchmarks/serving.py [--out FILE.json] [--rounds N] [--seconds S]
 
-Everything is measured in one run, in turn, round after round; figures are medians over the rounds.
+Everything is measured in one run, in turn, round after round; figures are medians over the rounds,
+ratios too: of each round's own.
 With smt_t the engine does the work: p50 at one client and throughput at eight, against calls of the
 same engine in a process of its own. With a model that does nothing the protocol does: REST against
 tritonserver with a Python backend that does nothing either.
@@ -37,6 +38,7 @@ from serve_process import serving  # noqa: E402
 from triton_process import triton  # noqa: E402
 
 CLIENTS = 8
+Figures = dict[str, dict[str, list[float]]]
 DIRECT = """
 import json, sys, threading, time
 import numpy as np, sam_deploy
@@ -133,14 +135,20 @@ def tritonserver(model: str, bundle: Path, work: Path) -> Iterator[str]:
         yield server.http
 
 
+def paired(figures: Figures, what: str, over: str, key: str) -> float:
+    """The median over the rounds of the ratio in each: a machine's speed changes between them."""
+    pairs = zip(figures[what][key], figures[over][key], strict=True)
+    return statistics.median(one / other for one, other in pairs)
+
+
 def main() -> int:
     """Measure and print; with --out, keep."""
     parser = argparse.ArgumentParser(description="what serving costs")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3.0)
     arguments = parser.parse_args()
-    figures: dict[str, dict[str, list[float]]] = {}
+    figures: Figures = {}
 
     def note(what: str, load: Load) -> None:
         one = figures.setdefault(what, {"p50_ms": [], "per_s": []})
@@ -176,21 +184,20 @@ def main() -> int:
     }
     ratios = {
         **{
-            f"{protocol}: p50 at 1 client over direct": medians[f"{protocol}, 1"]["p50_ms"]
-            / medians["direct, 1"]["p50_ms"]
+            f"{protocol}: p50 at 1 client over direct": paired(
+                figures, f"{protocol}, 1", "direct, 1", "p50_ms"
+            )
             for protocol in ("rest", "grpc")
         },
         **{
-            f"{protocol}: throughput at {CLIENTS} clients over direct": medians[
-                f"{protocol}, {CLIENTS}"
-            ]["per_s"]
-            / medians[f"direct, {CLIENTS}"]["per_s"]
+            f"{protocol}: throughput at {CLIENTS} clients over direct": paired(
+                figures, f"{protocol}, {CLIENTS}", f"direct, {CLIENTS}", "per_s"
+            )
             for protocol in ("rest", "grpc")
         },
-        f"no-op over REST at {CLIENTS} clients, over tritonserver": medians[
-            f"no-op sam-serve, {CLIENTS}"
-        ]["per_s"]
-        / medians[f"no-op tritonserver, {CLIENTS}"]["per_s"],
+        f"no-op over REST at {CLIENTS} clients, over tritonserver": paired(
+            figures, f"no-op sam-serve, {CLIENTS}", f"no-op tritonserver, {CLIENTS}", "per_s"
+        ),
     }
     for what, ratio in ratios.items():
         print(f"{what}: {ratio:.2f}")

@@ -26,6 +26,7 @@ EXPORT = [
     "parity",
     "exporter",
     "verification",
+    "bench",
     "testing",
     "cli",
 ]
@@ -35,7 +36,7 @@ ALLOWED = {
     "serving": NOUNS | {"runtime", ""},
     **{part: NOUNS | set(EXPORT[:place]) for place, part in enumerate(EXPORT)},
 }
-for later in ("parity", "exporter", "verification", "testing", "cli"):
+for later in ("parity", "exporter", "verification", "bench", "testing", "cli"):
     ALLOWED[later] = ALLOWED[later] | {"runtime"}
 ALLOWED["cli"] = ALLOWED["cli"] | {"", "serving"}  # the package itself: its version and `load`
 

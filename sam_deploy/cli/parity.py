@@ -14,6 +14,7 @@ from sam_deploy.cli._parity_rows import parity_rows
 from sam_deploy.cli._run import exit_with, nobody_reads, parser, print_json, printable, run
 from sam_deploy.cli._tables import Row, print_rows
 from sam_deploy.errors import EXIT_CHECK_FAILED, InputError
+from sam_deploy.runtime import BACKENDS
 
 if TYPE_CHECKING:
     from sam_deploy.verification import Asked, ParityResult
@@ -139,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="BACKEND",
-        help="onnxruntime, cuda, tensorrt, tensorrt-rtx: exit 3 where it does not run; repeatable",
+        help=f"{', '.join(BACKENDS)}: exit 3 where it does not run; repeatable",
     )
     what.add_argument(
         "--restart", action="store_true", help="begin anew where an earlier run was interrupted"

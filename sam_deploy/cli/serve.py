@@ -99,10 +99,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     options, listen = _options(arguments)
     import asyncio
 
+    from sam_deploy.serving.allocator import keep_freed_memory
     from sam_deploy.serving.logs import log_to_stderr
     from sam_deploy.serving.server import serve
 
     log_to_stderr(arguments.log_level)
+    keep_freed_memory()
 
     def ready(addresses: Addresses) -> None:
         said = dataclasses.asdict(addresses)

@@ -1,0 +1,122 @@
+"""One run: the bundles' contestants and their peers, on the same samples against one reference."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sam_deploy.bench.contestant import Contestant
+from sam_deploy.bench.ours import bundle_contestants
+from sam_deploy.bench.peers import export_contestants, torch_contestants
+from sam_deploy.bench.race import race
+from sam_deploy.bench.result import BenchResult, LeftOut
+from sam_deploy.bundle import read_bundle
+from sam_deploy.cpu_info import machine
+from sam_deploy.errors import InputError
+from sam_deploy.manifest import Manifest
+from sam_deploy.parity.validation_data import samples_for
+from sam_deploy.progress import Progress
+from sam_deploy.reference import Subject
+from sam_deploy.runner import Arrays
+from sam_deploy.verification import Asked
+from sam_deploy.verification.bundle_reference import bundle_reference
+
+PACKAGES = (
+    "sam-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino",
+    "tensorrt-cu13", "tensorrt-rtx-cu13", "onnx", "onnxslim", "onnxsim",
+)  # fmt: skip
+
+
+def bench(
+    bundles: Sequence[Path],
+    asked: Asked,
+    *,
+    batches: Sequence[int],
+    rounds: int,
+    threads: int,
+    peers: bool,
+    command: str,
+    progress: Progress,
+) -> BenchResult:
+    """Time the bundles on every backend here, and what else there is for their weights.
+
+    `asked` says which weights and data, as for `verify`. `threads` is what the caller put into
+    OMP_NUM_THREADS before torch was loaded.
+
+    Raises:
+        InputError: no bundle, a bad number, or bundles of different weights or inputs.
+        BundleError: a bundle is damaged.
+    """
+    _check(batches, rounds)
+    manifests = [read_bundle(folder) for folder in bundles]
+    _check_alike(bundles, manifests)
+    with progress.stage("reference"):
+        subject = bundle_reference(manifests[0], asked)
+        inputs = {batch: _inputs(subject, asked, batch) for batch in batches}
+        references = {batch: subject.run(x) for batch, x in inputs.items()}
+    contestants: list[Contestant] = []
+    left_out: list[LeftOut] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for path, manifest in zip(bundles, manifests, strict=True):
+            contestants += bundle_contestants(path, manifest)
+        if peers:
+            contestants += torch_contestants(bundles[0], asked)
+            with progress.stage("exports"):
+                exported, left_out = export_contestants(subject, Path(folder))
+            contestants += exported
+        entries, failed = race(contestants, inputs, references, rounds, progress)
+    return BenchResult(
+        command=command,
+        machine=machine(),
+        versions=dict(_versions()),
+        threads=threads,
+        rounds=rounds,
+        entries=entries,
+        left_out=left_out + failed,
+    )
+
+
+def _check(batches: Sequence[int], rounds: int) -> None:
+    if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
+        given = ", ".join(map(str, batches)) or "none"
+        raise InputError(f"the batches are {given}; expected sizes of 1 or more, each once.")
+    if rounds < 1:
+        raise InputError(f"there are {rounds} rounds; expected 1 or more.")
+
+
+def _check_alike(bundles: Sequence[Path], manifests: Sequence[Manifest]) -> None:
+    names = [manifest.name for manifest in manifests]
+    if len(set(names)) != len(names):
+        raise InputError(f"two bundles are called {max(names, key=names.count)}; name each once.")
+    first = manifests[0]
+    for path, other in zip(bundles[1:], manifests[1:], strict=True):
+        if other.weights.sha256 != first.weights.sha256:
+            raise InputError(
+                f"{path} holds other weights than {bundles[0]}: their times are of two models. "
+                "Measure each in a run of its own."
+            )
+        mine, theirs = (
+            [(spec.name, spec.dims[1:]) for spec in (*one.inputs, *one.outputs)]
+            for one in (first, other)
+        )
+        if mine != theirs or other.preprocessing != first.preprocessing:
+            raise InputError(
+                f"{path} takes other inputs, or gives other outputs, than {bundles[0]}. Measure "
+                "each in a run of its own."
+            )
+
+
+def _inputs(subject: Subject, asked: Asked, batch: int) -> Arrays:
+    """As many samples; repeats where there are fewer."""
+    samples = samples_for(subject, asked.data, labels="none", limit=asked.limit)
+    return next(samples.filled(batch, batch, lambda rows: None))
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue

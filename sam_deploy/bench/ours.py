@@ -1,0 +1,33 @@
+"""Bundles as contestants: each on every backend that runs it here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from sam_deploy.bench.contestant import Contestant, Run
+from sam_deploy.manifest import Manifest
+from sam_deploy.runtime import BACKENDS
+
+
+def bundle_contestants(folder: Path, manifest: Manifest) -> Iterator[Contestant]:
+    """The bundle in `folder` on every backend; one that does not run here says so when it loads."""
+    for backend in BACKENDS:
+        if backend in ("tensorrt", "tensorrt-rtx") and all(
+            plan.flavour != backend for plan in manifest.plans
+        ):
+            continue
+        yield Contestant(
+            name=f"{manifest.name} on {backend}",
+            side="ours",
+            precision=manifest.recipe.precision,
+            relative_rms=manifest.recipe.tolerances.relative_rms,
+            make=partial(_make, str(folder), backend),
+        )
+
+
+def _make(folder: str, backend: str) -> Run:
+    from sam_deploy.runtime import load
+
+    return load(folder, backend).run

@@ -1,0 +1,76 @@
+"""What a run of the benchmark found, as it is printed and kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Literal
+
+import msgspec
+
+Side = Literal["ours", "peer"]
+
+
+class BatchTiming(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch size: the median over all timed runs, the distance between the quartiles of the
+    rounds' medians, and what the median makes in samples a second.
+    """
+
+    batch: int
+    median_ms: float
+    spread_ms: float
+    samples_per_s: float
+    relative_rms: float
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A contestant that was timed. `load_s` is from the start of its process to its first answer,
+    `peak_bytes` the most memory that the process held, all of it counted.
+    """
+
+    name: str
+    side: Side
+    precision: str
+    load_s: float
+    peak_bytes: int
+    timings: list[BatchTiming]
+
+    @property
+    def best_batch(self) -> BatchTiming:
+        """The batch with the most samples a second."""
+        return max(self.timings, key=lambda timing: timing.samples_per_s)
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A contestant that has no time, and why: it does not run here, or it `disagrees`, which is to
+    compute something else than PyTorch.
+    """
+
+    name: str
+    side: Side
+    reason: str
+    disagrees: bool = False
+
+
+class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of one run; `command` makes it again."""
+
+    command: str
+    machine: dict[str, str]
+    versions: dict[str, str]
+    threads: int
+    rounds: int
+    entries: list[Entry]
+    left_out: list[LeftOut]
+
+    def csv(self) -> str:
+        """A row for each contestant and batch."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = BatchTiming.__struct_fields__
+        writer.writerow(["name", "side", "precision", "load_s", "peak_bytes", *columns])
+        for entry in self.entries:
+            about = [entry.name, entry.side, entry.precision, entry.load_s, entry.peak_bytes]
+            for timing in entry.timings:
+                writer.writerow([*about, *msgspec.structs.astuple(timing)])
+        return text.getvalue()

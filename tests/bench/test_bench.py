@@ -1,0 +1,100 @@
+"""A bundle beside PyTorch and the stock exports of the untouched model, as a user runs it."""
+
+import csv
+import json
+import shutil
+
+import msgspec
+import onnx
+import pytest
+from conftest import rewrite_manifest
+from onnx import numpy_helper
+
+from sam_deploy.bundle import MODEL, file_infos
+from sam_deploy.cli.bench import main
+
+pytestmark = pytest.mark.export
+STOCK = {
+    "TorchScript export on cpu", "dynamo export on cpu", "dynamo export, onnxslim on cpu",
+    "dynamo export, onnxsim on cpu",
+}  # fmt: skip
+QUICK = ["--rounds", "2", "--batch", "2", "1"]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """The command sets what threads take; torch is loaded already here."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def benched(capsys, *arguments):
+    code = main([*map(str, arguments), *QUICK, "--threads", "1"])
+    return code, capsys.readouterr()
+
+
+def test_a_bundle_and_its_peers(tiny_bundle, capsys, tmp_path):
+    table = tmp_path / "table.csv"
+    code, said = benched(capsys, tiny_bundle, "--json", "--csv", table)
+    assert code == 0, said.err
+    result = json.loads(said.out)
+    entries = {entry["name"]: entry for entry in result["entries"]}
+    assert STOCK | {"torch eager", f"{tiny_bundle.name} on cpu"} <= set(entries)
+    for entry in entries.values():
+        assert [timing["batch"] for timing in entry["timings"]] == [2, 1]
+        for timing in entry["timings"]:
+            assert timing["relative_rms"] < (3e-3 if entry["side"] == "ours" else 1e-4)
+    left_out = {one["name"]: one["reason"] for one in result["left_out"]}
+    assert "not the one for CUDA" in left_out[f"{tiny_bundle.name} on cuda"]
+    assert result["command"].startswith(f"sam-bench {tiny_bundle}")
+    assert result["threads"] == 1
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 2 * len(entries)
+    assert {row["name"] for row in rows} == set(entries)
+
+
+def test_the_table(tiny_bundle, capsys):
+    code, said = benched(capsys, tiny_bundle, "--no-peers")
+    assert code == 0
+    lines = said.out.splitlines()
+    assert lines[0].split() == [
+        "precision", "batch", "ms", "spread", "samples/s", "error", "load", "s", "peak", "MB",
+    ]  # fmt: skip
+    assert lines[1].startswith(f"{tiny_bundle.name} on ")
+    assert any(line.startswith(f"left out: {tiny_bundle.name} on cuda: ") for line in lines)
+
+
+def test_a_bundle_that_computes_something_else_is_exit_code_1(tiny_bundle, capsys, tmp_path):
+    wrong = shutil.copytree(tiny_bundle, tmp_path / tiny_bundle.name)
+    model = onnx.load(wrong / MODEL)
+    weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.5, weight.name))
+    onnx.save(model, wrong / MODEL)
+    rewrite_manifest(wrong, files=msgspec.to_builtins(file_infos(wrong)))
+    code, said = benched(capsys, wrong, "--no-peers")
+    assert code == 1
+    assert f"error: {tiny_bundle.name} on cpu: " in said.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--batch", "0"], "the batches are 0"),
+        (["--batch", "1", "1"], "each once"),
+        (["--rounds", "0"], "there are 0 rounds"),
+        (["--csv", "/no/such/folder/a.csv"], "expected a file's name in a folder that there is"),
+    ],
+)
+def test_bad_numbers(tiny_bundle, capsys, flags, said):
+    assert main([str(tiny_bundle), "--no-peers", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_bundles_of_two_models_are_two_runs(tiny_bundle, capsys, tmp_path):
+    other = shutil.copytree(tiny_bundle, tmp_path / "other")
+    weights = json.loads((other / "manifest.json").read_text())["weights"]
+    rewrite_manifest(other, name="other", weights={**weights, "sha256": "0" * 64})
+    code, said = benched(capsys, tiny_bundle, other)
+    assert code == 2
+    assert "holds other weights than" in said.err
+    assert benched(capsys, tiny_bundle, tiny_bundle)[0] == 2
