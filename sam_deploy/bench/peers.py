@@ -4,7 +4,7 @@ model on ONNX Runtime's CPU provider.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ import torch
 
 from sam_deploy.bench.contestant import Contestant, Run
 from sam_deploy.bench.result import LeftOut
+from sam_deploy.bench.stock_graph import make_stock_graph
 from sam_deploy.bundle import read_bundle
 from sam_deploy.lowering import OPSET
 from sam_deploy.lowering.batch import any_batch, quiet, with_batch
 from sam_deploy.recipe import DEFAULT_TOLERANCES
 from sam_deploy.reference import Subject
-from sam_deploy.runner import Array, Arrays
 from sam_deploy.verification import Asked
 from sam_deploy.verification.bundle_reference import bundle_reference
 
@@ -57,7 +57,7 @@ def export_contestants(subject: Subject, folder: Path) -> tuple[list[Contestant]
             left_out.append(LeftOut(name=shown, side="peer", reason=reason))
             continue
         made[name] = path
-        found.append(_peer(shown, partial(_make_onnx, str(path), subject.output_names)))
+        found.append(_peer(shown, partial(make_stock_graph, str(path), subject.output_names)))
     return found, left_out
 
 
@@ -70,18 +70,6 @@ def _make_torch(bundle: str, asked: Asked, compiled: bool) -> Run:
     if compiled:
         subject.module.compile(dynamic=False)
     return subject.run
-
-
-def _make_onnx(path: str, outputs: list[str]) -> Run:
-    from sam_deploy.runtime import OnnxRunner
-
-    runner = OnnxRunner(Path(path), plain=True)
-
-    def run(inputs: Mapping[str, Array]) -> Arrays:
-        found = runner.run(inputs)
-        return dict(zip(outputs, found.values(), strict=True))
-
-    return run
 
 
 def _torchscript(subject: Subject, path: Path) -> None:

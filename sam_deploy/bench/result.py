@@ -25,7 +25,7 @@ class BatchTiming(msgspec.Struct, frozen=True, kw_only=True):
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A contestant that was timed. `load_s` is from the start of its process to its first answer,
-    `peak_bytes` the most memory that the process held, all of it counted.
+    `peak_bytes` the most memory that the process held, 0 where the system does not tell.
     """
 
     name: str

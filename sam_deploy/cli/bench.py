@@ -15,7 +15,7 @@ from sam_deploy.cli._run import exit_with, parser, print_json, printable, run
 from sam_deploy.errors import EXIT_CHECK_FAILED, InputError
 
 if TYPE_CHECKING:
-    from sam_deploy.bench import BenchResult
+    from sam_deploy.bench.result import BenchResult
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def _bench(arguments: argparse.Namespace, given: Sequence[str]) -> int:
 
 
 def _measured(arguments: argparse.Namespace, given: Sequence[str]) -> BenchResult:
-    from sam_deploy.bench import bench
+    from sam_deploy.bench.bench import bench
     from sam_deploy.cli._progress import StderrProgress
     from sam_deploy.verification import Asked
 
@@ -94,7 +94,6 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=int, default=os.cpu_count() or 1, help="of each (default: all cores)"
     )
     out = made.add_argument_group("output")
-    out.add_argument("--json", action="store_true", help="the whole result as JSON on stdout")
     out.add_argument("--csv", type=Path, metavar="FILE", help="a row for each contestant and batch")
     return made
 

@@ -10,8 +10,13 @@ import pytest
 from conftest import rewrite_manifest
 from onnx import numpy_helper
 
-from sam_deploy.bundle import MODEL, file_infos
+from sam_deploy.bench.peers import export_contestants, torch_contestants
+from sam_deploy.bench.race import race
+from sam_deploy.bundle import MODEL, file_infos, read_bundle
 from sam_deploy.cli.bench import main
+from sam_deploy.progress import Progress
+from sam_deploy.verification import Asked
+from sam_deploy.verification.bundle_reference import bundle_reference
 
 pytestmark = pytest.mark.export
 STOCK = {
@@ -28,14 +33,22 @@ def environment(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def benched(capsys, *arguments):
-    code = main([*map(str, arguments), *QUICK, "--threads", "1"])
-    return code, capsys.readouterr()
+@pytest.fixture
+def benched(capsys, tiny_checkpoint):
+    """Runs the command; its exit code and what it said."""
+
+    def run(*arguments):
+        weights = ["--weights", str(tiny_checkpoint), "--threads", "1"]
+        code = main([*map(str, arguments), *QUICK, *weights])
+        return code, capsys.readouterr()
+
+    return run
 
 
-def test_a_bundle_and_its_peers(tiny_bundle, capsys, tmp_path):
+@pytest.mark.slow  # it compiles
+def test_a_bundle_and_its_peers(tiny_bundle, benched, tmp_path):
     table = tmp_path / "table.csv"
-    code, said = benched(capsys, tiny_bundle, "--json", "--csv", table)
+    code, said = benched(tiny_bundle, "--json", "--csv", table)
     assert code == 0, said.err
     result = json.loads(said.out)
     entries = {entry["name"]: entry for entry in result["entries"]}
@@ -53,8 +66,21 @@ def test_a_bundle_and_its_peers(tiny_bundle, capsys, tmp_path):
     assert {row["name"] for row in rows} == set(entries)
 
 
-def test_the_table(tiny_bundle, capsys):
-    code, said = benched(capsys, tiny_bundle, "--no-peers")
+def test_the_stock_exports_are_timed_and_agree(tiny_bundle, tiny_checkpoint, tmp_path):
+    asked = Asked(weights=tiny_checkpoint)
+    subject = bundle_reference(read_bundle(tiny_bundle), asked)
+    eager, _ = torch_contestants(tiny_bundle, asked)
+    stock, left_out = export_contestants(subject, tmp_path)
+    assert left_out == []
+    x = {2: subject.examples()}
+    entries, left_out = race([eager, *stock], x, {2: subject.run(x[2])}, 1, Progress())
+    assert left_out == []
+    assert entries[0].name == "torch eager"
+    assert {entry.name for entry in entries[1:]} == STOCK
+
+
+def test_the_table(tiny_bundle, benched):
+    code, said = benched(tiny_bundle, "--no-peers")
     assert code == 0
     lines = said.out.splitlines()
     assert lines[0].split() == [
@@ -64,14 +90,14 @@ def test_the_table(tiny_bundle, capsys):
     assert any(line.startswith(f"left out: {tiny_bundle.name} on cuda: ") for line in lines)
 
 
-def test_a_bundle_that_computes_something_else_is_exit_code_1(tiny_bundle, capsys, tmp_path):
+def test_a_bundle_that_computes_something_else_is_exit_code_1(tiny_bundle, benched, tmp_path):
     wrong = shutil.copytree(tiny_bundle, tmp_path / tiny_bundle.name)
     model = onnx.load(wrong / MODEL)
     weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.5, weight.name))
     onnx.save(model, wrong / MODEL)
     rewrite_manifest(wrong, files=msgspec.to_builtins(file_infos(wrong)))
-    code, said = benched(capsys, wrong, "--no-peers")
+    code, said = benched(wrong, "--no-peers")
     assert code == 1
     assert f"error: {tiny_bundle.name} on cpu: " in said.err
 
@@ -90,11 +116,11 @@ def test_bad_numbers(tiny_bundle, capsys, flags, said):
     assert said in capsys.readouterr().err
 
 
-def test_bundles_of_two_models_are_two_runs(tiny_bundle, capsys, tmp_path):
+def test_bundles_of_two_models_are_two_runs(tiny_bundle, benched, tmp_path):
     other = shutil.copytree(tiny_bundle, tmp_path / "other")
     weights = json.loads((other / "manifest.json").read_text())["weights"]
     rewrite_manifest(other, name="other", weights={**weights, "sha256": "0" * 64})
-    code, said = benched(capsys, tiny_bundle, other)
+    code, said = benched(tiny_bundle, other)
     assert code == 2
     assert "holds other weights than" in said.err
-    assert benched(capsys, tiny_bundle, tiny_bundle)[0] == 2
+    assert benched(tiny_bundle, tiny_bundle)[0] == 2
