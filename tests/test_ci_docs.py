@@ -386,6 +386,7 @@ def test_the_action_says_that_it_installs_nothing(copy, machine):
 
 
 @runs
+@pytest.mark.slow
 def test_the_gitlab_job_fails_a_wrong_bundle_and_keeps_its_reports(released, store, tmp_path):
     github, env, _ = released
     folder = repository(tmp_path / "repository", store)

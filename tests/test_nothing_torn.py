@@ -114,8 +114,8 @@ def test_a_file_that_may_not_grow(small_bundle, tmp_path):
 
 @pytest.mark.export
 def test_whole_exports(arguments, tiny_bundle, tmp_path):
-    """Killed at every stage, ended by SIGTERM, and out of space for the model."""
-    killed = [stage for stage in STAGES if stage != "stage fp16"]  # as soon over as begun
+    """Killed in early and late stages, ended by SIGTERM, and out of space for the model."""
+    killed = ["stage lower", "stage parity", "stage bundle"]
     struck = runs(
         arguments,
         out=tmp_path / "out",

@@ -17,8 +17,9 @@ from sam_deploy.serving.auth import check_token
 from sam_deploy.serving.failures import BadRequest, ServingError
 from sam_deploy.serving.handler import Handler
 from sam_deploy.serving.model_config import model_config
-from sam_deploy.serving.proto_codec import decode_infer, encode_infer
+from sam_deploy.serving.proto_codec import decode_infer, encode_infer, parse_infer
 
+Parse = Callable[[bytes], Any]
 SERVICE = "inference.GRPCInferenceService"
 _OPEN = ("ServerLive", "ServerReady")
 _log = logging.getLogger(__name__)
@@ -33,32 +34,32 @@ class GrpcService:
 
     def rpc_handlers(self) -> Any:
         """What a grpc server registers."""
-        unary: dict[str, tuple[type[Any], Callable[..., Awaitable[Any]]]] = {
-            "ServerLive": (pb.ServerLiveRequest, self._live),
-            "ServerReady": (pb.ServerReadyRequest, self._ready),
-            "ModelReady": (pb.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": (pb.ServerMetadataRequest, self._metadata),
-            "ModelMetadata": (pb.ModelMetadataRequest, self._model_metadata),
-            "ModelConfig": (pb.ModelConfigRequest, self._config),
-            "ModelStatistics": (pb.ModelStatisticsRequest, self._statistics),
-            "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
-            "ModelInfer": (pb.ModelInferRequest, self._infer),
+        unary: dict[str, tuple[Parse, Callable[..., Awaitable[Any]]]] = {
+            "ServerLive": (pb.ServerLiveRequest.FromString, self._live),
+            "ServerReady": (pb.ServerReadyRequest.FromString, self._ready),
+            "ModelReady": (pb.ModelReadyRequest.FromString, self._model_ready),
+            "ServerMetadata": (pb.ServerMetadataRequest.FromString, self._metadata),
+            "ModelMetadata": (pb.ModelMetadataRequest.FromString, self._model_metadata),
+            "ModelConfig": (pb.ModelConfigRequest.FromString, self._config),
+            "ModelStatistics": (pb.ModelStatisticsRequest.FromString, self._statistics),
+            "RepositoryIndex": (pb.RepositoryIndexRequest.FromString, self._index),
+            "ModelInfer": (parse_infer, self._infer),
         }
         methods = {
-            name: grpc.unary_unary_rpc_method_handler(self._answering(name, kind, done))
-            for name, (kind, done) in unary.items()
+            name: grpc.unary_unary_rpc_method_handler(self._answering(name, parse, done))
+            for name, (parse, done) in unary.items()
         }
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def _answering(
-        self, name: str, kind: type[Any], done: Callable[..., Awaitable[Any]]
+        self, name: str, parse: Parse, done: Callable[..., Awaitable[Any]]
     ) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def answer(data: bytes, context: Any) -> bytes:
             try:
                 if name not in _OPEN:
                     check_token(self._token, _authorization(context))
-                found = await done(_parsed(kind, data), context.time_remaining())
+                found = await done(_parsed(name, parse, data), context.time_remaining())
                 return bytes(found.SerializeToString())
             except ServingError as error:
                 failure = error
@@ -83,16 +84,15 @@ class GrpcService:
             await context.abort(getattr(grpc.StatusCode, error.grpc_code), str(error))
         async for data in requests:
             try:
-                found = await self._infer(
-                    _parsed(pb.ModelInferRequest, data), context.time_remaining()
-                )
+                message = _parsed("ModelInfer", parse_infer, data)
+                found = await self._infer(message, context.time_remaining())
                 yield pb.ModelStreamInferResponse(infer_response=found).SerializeToString()
             except ServingError as error:
                 yield pb.ModelStreamInferResponse(error_message=str(error)).SerializeToString()
 
-    async def _infer(self, message: Any, remaining_s: float | None) -> Any:
+    async def _infer(self, parsed: Any, remaining_s: float | None) -> Any:
         try:
-            request = decode_infer(message)
+            request = decode_infer(*parsed)
         except ServingError as error:
             self._handler.refused("grpc", error)
             raise
@@ -127,11 +127,11 @@ class GrpcService:
         return pb.RepositoryIndexResponse(models=self._handler.index(ready_only=message.ready))
 
 
-def _parsed(kind: type[Any], data: bytes) -> Any:
+def _parsed(name: str, parse: Parse, data: bytes) -> Any:
     try:
-        return kind.FromString(data)
+        return parse(data)
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise BadRequest(f"not a {kind.__name__}: {error}") from None
+        raise BadRequest(f"not a {name}Request: {error}") from None
 
 
 def _authorization(context: Any) -> bytes:

@@ -1,15 +1,19 @@
-"""Uvicorn's HTTP protocol, with the head and the body of a response in one write.
+"""Uvicorn's HTTP protocol, with fewer steps for large bodies.
 
-Two writes are two system calls, and wake the client twice: on few cores that is a tenth of a
-request.
+The head and the body of a response are one write: two are two system calls, and wake the client
+twice. The parts of a body are handed on as they come: uvicorn gathers them in a bytearray,
+copies that, and stops reading above 64 KiB, which an image of 224 pixels in FP32 is ten times.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_PARTS = "sam_deploy.body_parts"
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -18,6 +22,32 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
         super().connection_made(_Joining(transport, self.loop))  # type: ignore[arg-type]
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body has come; `WithBodyParts` puts it into the next message."""
+        if not self.cycle.response_complete:
+            scope: MutableMapping[str, Any] = self.cycle.scope  # type: ignore[assignment]
+            scope.setdefault(_PARTS, []).append(body)
+            self.cycle.message_event.set()
+
+
+class WithBodyParts:
+    """An ASGI application that gets the parts of a body from the `HttpProtocol` it runs on."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+
+        async def received() -> Any:
+            message = await receive()
+            parts = scope.pop(_PARTS, None)
+            if parts and message["type"] == "http.request":
+                message["body"] = parts[0] if len(parts) == 1 else b"".join(parts)
+            return message
+
+        await self._app(scope, received, send)
 
 
 class _Joining:

@@ -23,6 +23,7 @@ from sam_deploy.serving.datatypes import (
 from sam_deploy.serving.failures import BadRequest
 from sam_deploy.serving.json_codec import timeout_of
 from sam_deploy.serving.message import InferRequest, InferResponse, Tensor, Wanted
+from sam_deploy.serving.raw_contents import without_raw_contents
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -36,13 +37,23 @@ _FIELDS = {
 }
 
 
-def decode_infer(message: Any) -> InferRequest:
-    """The request in a `ModelInferRequest`.
+def parse_infer(data: bytes) -> tuple[Any, Sequence[memoryview]]:
+    """The `ModelInferRequest` in `data`, and its raw contents, which need not be in it.
+
+    Raises:
+        DecodeError: `data` is no such message.
+    """
+    rest, raws = without_raw_contents(data)
+    message = service_pb2.ModelInferRequest.FromString(rest)
+    return message, raws or [memoryview(raw) for raw in message.raw_input_contents]
+
+
+def decode_infer(message: Any, raws: Sequence[memoryview]) -> InferRequest:
+    """The request in a `ModelInferRequest` as `parse_infer` gives it.
 
     Raises:
         BadRequest: it is not whole; says what is wrong with it.
     """
-    raws = message.raw_input_contents
     if raws and len(raws) != len(message.inputs):
         raise BadRequest(
             f"{len(raws)} raw_input_contents for {len(message.inputs)} inputs; "
@@ -56,7 +67,7 @@ def decode_infer(message: Any) -> InferRequest:
         if raws:
             if one.HasField("contents"):
                 raise BadRequest(f"{what} has contents beside raw_input_contents")
-            array = array_of_raw(memoryview(raws[number]), one.datatype, one.shape, what)
+            array = array_of_raw(raws[number], one.datatype, one.shape, what)
         else:
             array = _typed(one.contents, one.datatype, one.shape, what)
         inputs.append(Tensor(one.name, one.datatype, array))

@@ -21,7 +21,7 @@ from grpc_health.v1.health import aio as grpc_health
 from sam_deploy.errors import InputError
 from sam_deploy.serving.grpc_service import SERVICE, GrpcService
 from sam_deploy.serving.handler import Handler
-from sam_deploy.serving.http_protocol import HttpProtocol
+from sam_deploy.serving.http_protocol import HttpProtocol, WithBodyParts
 from sam_deploy.serving.metrics import Metrics
 from sam_deploy.serving.options import ServeOptions
 from sam_deploy.serving.repository import Repository
@@ -187,7 +187,7 @@ class _Http(uvicorn.Server):
 
 def _config(app: Any, listen: Listen) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        WithBodyParts(app),
         http=HttpProtocol,
         log_config=None,
         access_log=False,

@@ -273,8 +273,9 @@ def test_failing_parity(capsys, recipe):
     assert [path.name for path in Path("made").iterdir()] == ["tiny-fp32-64.rejected"]
 
 
-@pytest.mark.export
-def test_weights_say_which_model_they_are(capsys, tmp_path):
+@pytest.fixture
+def seven_classes(tmp_path):
+    """An smt_t of 7 classes in the official form, with averaged weights beside."""
     import torch
 
     from sam_deploy.models import create_model
@@ -284,12 +285,22 @@ def test_weights_say_which_model_they_are(capsys, tmp_path):
     averaged = {k: v * 0.5 if v.is_floating_point() else v for k, v in model.state_dict().items()}
     checkpoint = tmp_path / "smt.pth"
     torch.save({"model": model.state_dict(), "model_ema": averaged}, checkpoint)
-    flags = ["--weights", str(checkpoint), "--image-size", "64", "--out", "made"]
+    return checkpoint
+
+
+def test_weights_say_which_model_they_are(capsys, seven_classes):
+    flags = ["--weights", str(seven_classes), "--image-size", "64", "--out", "made"]
     assert main([*flags, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["recipe"]["model"] == "smt_t"
     assert "has a head of 7 classes" in refusal(capsys, *flags, "--num-classes", "1000")
+
+
+@pytest.mark.slow
+@pytest.mark.export
+def test_averaged_weights_and_class_names_are_exported(capsys, tmp_path, seven_classes):
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"sort {i}" for i in range(7)))
+    flags = ["--weights", str(seven_classes), "--image-size", "64", "--out", str(tmp_path / "made")]
     assert main([*flags, "--ema", "--class-names", str(names), "--json"]) == 0
     manifest = json.loads(capsys.readouterr().out)["manifest"]
     assert manifest["weights"]["ema"] is True

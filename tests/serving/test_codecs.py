@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,6 +19,7 @@ from sam_deploy.serving.classification import classified
 from sam_deploy.serving.datatypes import BYTES, array_of_raw, bytes_array, datatype_of, raw_of_array
 from sam_deploy.serving.failures import BadRequest
 from sam_deploy.serving.message import InferRequest, InferResponse, Tensor, Wanted
+from sam_deploy.serving.raw_contents import without_raw_contents
 
 NUMBERS = [
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
@@ -33,6 +35,10 @@ ARRAYS = st.sampled_from(NUMBERS).flatmap(
 TEXTS = st.lists(st.binary(max_size=9), min_size=1, max_size=6).map(
     lambda elements: bytes_array(elements, [len(elements)])
 )
+
+
+def decoded(message):
+    return proto_codec.decode_infer(*proto_codec.parse_infer(message.SerializeToString()))
 
 
 def given_to(module, array, name="x", **options):
@@ -90,12 +96,44 @@ def test_what_tritonclients_grpc_sends_and_reads(array):
         outputs=None, sequence_id=0, sequence_start=False, sequence_end=False, priority=0,
         timeout=1500, parameters=None,
     )  # fmt: skip
-    request = proto_codec.decode_infer(message)
+    request = decoded(message)
     np.testing.assert_array_equal(request.inputs[0].array, array)
     assert (request.id, request.timeout_s) == ("r", 0.0015)
     response = InferResponse("m", "1", "r", (Tensor("y", datatype_of(array.dtype), array),))
     found = triton_grpc.InferResult(proto_codec.encode_infer(response)).as_numpy("y")
     np.testing.assert_array_equal(found, array)
+
+
+RAWS = service_pb2.ModelInferRequest(
+    model_name="m", id="7", inputs=[{"name": "x", "datatype": "FP32", "shape": [2, 300]}],
+    raw_input_contents=[bytes(range(200)) * 12, b""], outputs=[{"name": "y"}],
+).SerializeToString()  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_raw_contents_are_taken_out_as_protobuf_would_read_them(data):
+    """Of whole messages, of torn ones, and of any bytes."""
+    sent = bytearray(RAWS + data.draw(st.sampled_from([b"", b"\x3a\x03abc", b"\x50\x07", b"\x02"])))
+    for _ in range(data.draw(st.integers(0, 3))):
+        sent[data.draw(st.integers(0, len(sent) - 1))] = data.draw(st.integers(0, 255))
+    sent = bytes(sent[: data.draw(st.integers(0, len(sent)))])
+    try:
+        expected = service_pb2.ModelInferRequest.FromString(sent)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            proto_codec.parse_infer(sent)
+        return
+    message, raws = proto_codec.parse_infer(sent)
+    assert [bytes(raw) for raw in raws] == list(expected.raw_input_contents)
+    for one in (message, expected):
+        del one.raw_input_contents[:]
+    assert message == expected
+
+
+def test_many_small_fields_are_left_to_protobuf():
+    sent = service_pb2.ModelInferRequest(raw_input_contents=[b"x"] * 100).SerializeToString()
+    assert without_raw_contents(sent) == (sent, [])
 
 
 @given(ARRAYS.filter(lambda a: a.dtype != np.float16) | TEXTS)
@@ -104,7 +142,7 @@ def test_typed_contents(array):
     message = service_pb2.ModelInferRequest(model_name="m")
     one = message.inputs.add(name="x", datatype=datatype, shape=array.shape)
     getattr(one.contents, proto_codec._FIELDS[datatype]).extend(array.ravel().tolist())
-    np.testing.assert_array_equal(proto_codec.decode_infer(message).inputs[0].array, array)
+    np.testing.assert_array_equal(decoded(message).inputs[0].array, array)
 
 
 def in_json(**change):
