@@ -17,7 +17,7 @@ _PARTS = "sam_deploy.body_parts"
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """As uvicorn's, on a transport that joins writes."""
+    """As uvicorn's; an application behind it must be wrapped in `WithBodyParts`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
