@@ -61,7 +61,7 @@ def test_a_bundle_and_its_peers(tiny_bundle, benched, tmp_path):
     assert "not the one for CUDA" in left_out[f"{tiny_bundle.name} on cuda"]
     assert result["command"].startswith(f"sam-bench {tiny_bundle}")
     assert result["threads"] == 1
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 2 * len(entries)
     assert {row["name"] for row in rows} == set(entries)
 
