@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTING := $(VENV)/.testing
 TRITON := nvidia-pytriton==0.7.0 numpy==1.26.4 onnxruntime==1.32.0 pillow==12.0.0 flatbuffers==25.12.19 packaging==26.4 protobuf==6.33.6
 # One thread a test worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -15,32 +16,36 @@ help: ## print the targets
 
 setup: $(READY) ## make the environment (.venv) with the locked versions
 
-# The last ones, for the tests: TensorRT's names (its libraries need a GPU, and are not there),
-# OpenVINO's provider, a tritonserver in an environment of its own (it wants numpy 1), and the
-# schemas of KServe and Kubernetes as their clients have them.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("sam-deploy needs Python 3.11 to 3.13, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
+	@echo "making the environment in $(VENV): gigabytes, and some minutes the first time" >&2
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+# For the tests and benchmarks: TensorRT's names (its libraries need a GPU, and are not there),
+# OpenVINO's provider, a tritonserver in an environment of its own (it wants numpy 1), and the
+# schemas of KServe and Kubernetes as their clients have them.
+$(TESTING): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-10.16 tensorrt-cu13-bindings==10.16.1.11
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-11.4 tensorrt-cu13-bindings==11.4.0.106
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/openvino onnxruntime-ep-openvino==1.8.1
 	$(PYTHON) -m venv $(VENV)/triton
 	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TRITON)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/kserve kserve==0.21.0 kubernetes==31.0.0
-	@touch $(READY)
+	@touch $(TESTING)
 
 export: $(READY) ## the main job: export smt_t in FP16 to engines/ (again: ARGS=--force)
 	$(BIN)/sam-export --model smt_t --fp16 $(ARGS)
 
-test: $(READY) ## the tests (15 minutes on 2 cores at most)
+test: $(TESTING) ## the tests (15 minutes on 2 cores at most)
 	$(PYTEST) -m "not slow"
 
-test-full: $(READY) ## all tests, the slow ones too
+test-full: $(TESTING) ## all tests, the slow ones too
 	$(PYTEST)
 
-check: lint ## lint, types and the fast tests (under 2 minutes)
+check: lint $(TESTING) ## lint, types and the fast tests (under 2 minutes)
 	$(PYTEST) -m "not slow and not export and not long"
 
 lint: $(READY) ## ruff and mypy
@@ -61,7 +66,7 @@ gpu: ## what only a GPU can show: every engine's parity and speed there, with re
 	$(VENV)-gpu/bin/python -m pip install --quiet "tensorrt-cu13>=10.13" || echo "note: TensorRT cannot be installed here; the others run" >&2
 	$(VENV)-gpu/bin/python benchmarks/gpu.py $(ARGS)
 
-bench: $(READY) ## what the published tables are made of, on this CPU and undisturbed
+bench: $(TESTING) ## what the published tables are made of, on this CPU and undisturbed
 	$(BIN)/python benchmarks/forms.py --out benchmarks/results/forms-smt_t-x86-2core.json
 	$(BIN)/python benchmarks/export_cost.py --out benchmarks/results/export-cost-x86-2core.json
 	$(BIN)/python benchmarks/parity_cost.py --out benchmarks/results/parity-cost-x86-2core.json

@@ -28,11 +28,14 @@ class Example:
     inputs: Arrays
     outputs: Arrays
 
-    def problem(self, outputs: Mapping[str, Array], tolerances: Tolerances) -> str | None:
+    def problem(
+        self, outputs: Mapping[str, Array], tolerances: Tolerances, slack: float = _SLACK
+    ) -> str | None:
         """Why `outputs`, by an engine for the inputs, are not the reference's; None where they are.
 
-        Floats may be 3 times the tolerance's relative RMS away: it is one of all samples. Of others
-        as many elements are equal as the tolerance of top-1 says, or all but one.
+        Floats may be `slack` times the tolerance's relative RMS away, by default 3 times: it is one
+        of all samples. Of others as many elements are equal as the tolerance of top-1 says, or all
+        but one.
         """
         if outputs.keys() != self.outputs.keys():
             return f"it has the outputs {', '.join(outputs)}, not {', '.join(self.outputs)}"
@@ -41,7 +44,7 @@ class Example:
             if found.shape != expected.shape:
                 return f"{name} has shape {found.shape}, the reference's is {expected.shape}"
             if expected.dtype.kind == "f":
-                far, limit = _far(found, expected), _SLACK * tolerances.relative_rms
+                far, limit = distance(found, expected), slack * tolerances.relative_rms
                 if not far <= limit:
                     return f"{name} is off by a relative RMS of {far:.2g}, at most {limit:.2g}"
             else:
@@ -51,7 +54,7 @@ class Example:
         return None
 
 
-def _far(found: Array, expected: Array) -> float:
+def distance(found: Array, expected: Array) -> float:
     """The relative RMS; of an output that is one number, or constant, over its size."""
     if np.ptp(expected) > 0:
         return relative_rms(found, expected)

@@ -14,12 +14,12 @@ from sam_deploy.bench.race import race
 from sam_deploy.bench.result import BenchResult, LeftOut
 from sam_deploy.bundle import read_bundle
 from sam_deploy.cpu_info import machine
-from sam_deploy.errors import InputError
+from sam_deploy.errors import InputError, MachineError
+from sam_deploy.example import Example
 from sam_deploy.manifest import Manifest
 from sam_deploy.parity.validation_data import samples_for
 from sam_deploy.progress import Progress
 from sam_deploy.reference import Subject
-from sam_deploy.runner import Arrays
 from sam_deploy.verification import Asked
 from sam_deploy.verification.bundle_reference import bundle_reference
 
@@ -48,14 +48,14 @@ def bench(
     Raises:
         InputError: no bundle, a bad number, or bundles of different weights or inputs.
         BundleError: a bundle is damaged.
+        MachineError: none of the bundles runs here; says why.
     """
-    _check(batches, rounds)
+    _check(batches, rounds, threads)
     manifests = [read_bundle(folder) for folder in bundles]
     _check_alike(bundles, manifests)
     with progress.stage("reference"):
         subject = bundle_reference(manifests[0], asked)
-        inputs = {batch: _inputs(subject, asked, batch) for batch in batches}
-        references = {batch: subject.run(x) for batch, x in inputs.items()}
+        examples = {batch: _example(subject, asked, batch) for batch in batches}
     contestants: list[Contestant] = []
     left_out: list[LeftOut] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,13 @@ def bench(
             with progress.stage("exports"):
                 exported, left_out = export_contestants(subject, Path(folder))
             contestants += exported
-        entries, failed = race(contestants, inputs, references, rounds, progress)
+        if peers:
+            progress.note("torch.compile compiles for every batch, which takes a minute or more")
+        entries, failed = race(contestants, examples, rounds, progress)
+    ours = [one for one in failed if one.side == "ours"]
+    if all(entry.side != "ours" for entry in entries) and not any(one.disagrees for one in ours):
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in ours)
+        raise MachineError(f"no bundle runs here: {reasons}")
     return BenchResult(
         command=command,
         machine=machine(),
@@ -78,12 +84,14 @@ def bench(
     )
 
 
-def _check(batches: Sequence[int], rounds: int) -> None:
+def _check(batches: Sequence[int], rounds: int, threads: int) -> None:
     if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
         given = ", ".join(map(str, batches)) or "none"
         raise InputError(f"the batches are {given}; expected sizes of 1 or more, each once.")
     if rounds < 1:
         raise InputError(f"there are {rounds} rounds; expected 1 or more.")
+    if threads < 1:
+        raise InputError(f"there are {threads} threads; expected 1 or more.")
 
 
 def _check_alike(bundles: Sequence[Path], manifests: Sequence[Manifest]) -> None:
@@ -108,10 +116,11 @@ def _check_alike(bundles: Sequence[Path], manifests: Sequence[Manifest]) -> None
             )
 
 
-def _inputs(subject: Subject, asked: Asked, batch: int) -> Arrays:
-    """As many samples; repeats where there are fewer."""
+def _example(subject: Subject, asked: Asked, batch: int) -> Example:
+    """As many samples, repeats where there are fewer, and what PyTorch makes of them."""
     samples = samples_for(subject, asked.data, labels="none", limit=asked.limit)
-    return next(samples.filled(batch, batch, lambda rows: None))
+    inputs = next(samples.filled(batch, batch, lambda rows: None))
+    return Example(inputs, subject.run(inputs))
 
 
 def _versions() -> Iterator[tuple[str, str]]:

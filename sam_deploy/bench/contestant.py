@@ -13,6 +13,7 @@ from typing import Any
 
 from sam_deploy.bench.result import Side
 from sam_deploy.errors import CheckFailed, SamDeployError
+from sam_deploy.recipe import Tolerances
 from sam_deploy.runner import Array, Arrays
 
 Run = Callable[[Mapping[str, Array]], Arrays]
@@ -32,13 +33,13 @@ class Disagrees(Failed):
 class Contestant:
     """`make` is called in the process, so it must be picklable; what it gives runs one batch.
 
-    `relative_rms` is how far from the reference its outputs may be for its time to count.
+    `tolerances` are what its outputs are held to for its time to count.
     """
 
     name: str
     side: Side
     precision: str
-    relative_rms: float
+    tolerances: Tolerances
     make: Callable[[], Run]
 
 

@@ -22,7 +22,7 @@ def bundle_contestants(folder: Path, manifest: Manifest) -> Iterator[Contestant]
             name=f"{manifest.name} on {backend}",
             side="ours",
             precision=manifest.recipe.precision,
-            relative_rms=manifest.recipe.tolerances.relative_rms,
+            tolerances=manifest.recipe.tolerances,
             make=partial(_make, str(folder), backend),
         )
 

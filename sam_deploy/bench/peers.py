@@ -22,8 +22,6 @@ from sam_deploy.reference import Subject
 from sam_deploy.verification import Asked
 from sam_deploy.verification.bundle_reference import bundle_reference
 
-_AGREES = DEFAULT_TOLERANCES["fp32"].relative_rms
-
 
 def torch_contestants(bundle: Path, asked: Asked) -> Iterator[Contestant]:
     """The model that `bundle` was made from in PyTorch: eager, and compiled by its default."""
@@ -37,32 +35,28 @@ def export_contestants(subject: Subject, folder: Path) -> tuple[list[Contestant]
     """
     found: list[Contestant] = []
     left_out: list[LeftOut] = []
-    made: dict[str, Path] = {}
-    ways: dict[str, Callable[[Path], None]] = {
-        "TorchScript export": partial(_torchscript, subject),
-        "dynamo export": partial(_dynamo, subject),
-        "dynamo export, onnxslim": lambda path: _slim(made["dynamo export"], path),
-        "dynamo export, onnxsim": lambda path: _simplified(made["dynamo export"], path),
-    }
-    for number, (name, write) in enumerate(ways.items()):
-        path = folder / f"{number}.onnx"
-        shown = f"{name} on cpu"
+
+    def attempt(name: str, write: Callable[[Path], None]) -> Path | None:
+        path, shown = folder / f"{len(found)}.onnx", f"{name} on cpu"
         try:
             with quiet(), torch.no_grad():
                 write(path)
         except Exception as error:  # stock exporters fail in every way
             reason = f"{type(error).__name__}: {str(error)[:200]}"
-            if isinstance(error, KeyError):
-                reason = "there is no dynamo export"
             left_out.append(LeftOut(name=shown, side="peer", reason=reason))
-            continue
-        made[name] = path
+            return None
         found.append(_peer(shown, partial(make_stock_graph, str(path), subject.output_names)))
+        return path
+
+    attempt("TorchScript export", partial(_torchscript, subject))
+    if dynamo := attempt("dynamo export", partial(_dynamo, subject)):
+        attempt("dynamo export, onnxslim", partial(_slim, dynamo))
+        attempt("dynamo export, onnxsim", partial(_simplified, dynamo))
     return found, left_out
 
 
 def _peer(name: str, make: Callable[[], Run]) -> Contestant:
-    return Contestant(name, "peer", "fp32", _AGREES, make)
+    return Contestant(name, "peer", "fp32", DEFAULT_TOLERANCES["fp32"], make)
 
 
 def _make_torch(bundle: str, asked: Asked, compiled: bool) -> Run:

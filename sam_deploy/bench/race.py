@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from sam_deploy.agreement import relative_rms
 from sam_deploy.bench.contestant import Contestant, ContestantProcess, Disagrees, Failed, Turn
 from sam_deploy.bench.result import BatchTiming, Entry, LeftOut
+from sam_deploy.example import Example, distance
 from sam_deploy.progress import Progress
-from sam_deploy.runner import Arrays
 
 _REST_S = 0.01  # the last one's threads have stopped waiting for more by then
 _TURN_MS = 60.0  # a turn is about that long, of one run or of many
@@ -22,62 +21,69 @@ _MOST_RUNS = 20
 
 def race(
     contestants: Sequence[Contestant],
-    inputs: Mapping[int, Arrays],
-    references: Mapping[int, Arrays],
+    examples: Mapping[int, Example],
     rounds: int,
     progress: Progress,
 ) -> tuple[list[Entry], list[LeftOut]]:
-    """Time every contestant on `inputs`, by batch, against the outputs in `references`.
+    """Time every contestant on the inputs in `examples`, by batch, against the outputs there.
 
     Those that fail, or compute something else, are left out with the reason.
     """
-    left_out: list[LeftOut] = []
-    running: list[_Runner] = []
-
-    def each(steps: Sequence[_Runner], step: Callable[[_Runner], None]) -> None:
-        for one in steps:
-            try:
-                step(one)
-            except Failed as failure:
-                running.remove(one)
-                one.stop()
-                left_out.append(
-                    LeftOut(
-                        name=one.contestant.name,
-                        side=one.contestant.side,
-                        reason=str(failure),
-                        disagrees=isinstance(failure, Disagrees),
-                    )
-                )
-            advance(1)
-
+    field = _Field()
     try:
         with progress.stage("load", len(contestants)) as advance:
             for contestant in contestants:  # one after the other: the cores are its own meanwhile
-                running.append(_Runner(contestant, inputs))
-                each(running[-1:], _Runner.load)
-        with progress.stage("agree", len(inputs) * len(running)) as advance:
-            for batch in inputs:
-                each(
-                    list(running), partial(_Runner.agree, batch=batch, reference=references[batch])
-                )
-        with progress.stage("time", rounds * len(inputs) * len(running)) as advance:
-            for _ in range(rounds):
-                for batch in inputs:
-                    each(
-                        list(running),
-                        partial(_Runner.time, batch=batch, reference=references[batch]),
-                    )
+                one = _Runner(contestant, examples)
+                field.running.append(one)
+                field.attempt(one, _Runner.load)
+                advance(1)
+        turns = [(batch, one) for batch in examples for one in field.running]
+        with progress.stage("agree", len(turns)) as advance:
+            for batch, one in turns:
+                field.attempt(one, partial(_Runner.agree, batch=batch))
+                advance(1)
+        with progress.stage("time", rounds * len(turns)) as advance:
+            for batch, one in turns * rounds:
+                field.attempt(one, partial(_Runner.time, batch=batch))
+                advance(1)
     finally:
-        peaks = [one.stop() for one in running]
-    return [one.entry(peak) for one, peak in zip(running, peaks, strict=True)], left_out
+        peaks = [one.stop() for one in field.running]
+    return [one.entry(peak) for one, peak in zip(field.running, peaks, strict=True)], field.left_out
+
+
+class _Field:
+    """Who still runs, and who does not any more."""
+
+    def __init__(self) -> None:
+        self.running: list[_Runner] = []
+        self.left_out: list[LeftOut] = []
+
+    def attempt(self, one: _Runner, step: Callable[[_Runner], None]) -> None:
+        """Have `one` do a step, if it still runs; one that fails at it is left out."""
+        if one not in self.running:
+            return
+        try:
+            step(one)
+        except Failed as failure:
+            self.running.remove(one)
+            one.stop()
+            self.left_out.append(
+                LeftOut(
+                    name=one.contestant.name,
+                    side=one.contestant.side,
+                    reason=str(failure),
+                    disagrees=isinstance(failure, Disagrees),
+                )
+            )
 
 
 class _Runner:
     """A contestant as it stands in the race."""
 
-    def __init__(self, contestant: Contestant, inputs: Mapping[int, Arrays]) -> None:
+    def __init__(self, contestant: Contestant, examples: Mapping[int, Example]) -> None:
         self.contestant = contestant
+        self._examples = examples
+        inputs = {batch: example.inputs for batch, example in examples.items()}
         self._process = ContestantProcess(contestant, inputs)
         self._load_s = 0.0
         self._runs: dict[int, int] = {}
@@ -87,16 +93,16 @@ class _Runner:
     def load(self) -> None:
         self._load_s = self._process.loaded_s()
 
-    def agree(self, batch: int, reference: Arrays) -> None:
+    def agree(self, batch: int) -> None:
         turn = self._process.turn(batch, 1)
-        self._hold(turn, batch, reference)
+        self._hold(turn, batch)
         self._runs[batch] = max(1, min(_MOST_RUNS, round(_TURN_MS / max(turn.times_ms[0], 1e-3))))
         self._rounds_ms[batch] = []
 
-    def time(self, batch: int, reference: Arrays) -> None:
+    def time(self, batch: int) -> None:
         time.sleep(_REST_S)
         turn = self._process.turn(batch, self._runs[batch])
-        self._hold(turn, batch, reference)
+        self._hold(turn, batch)
         self._rounds_ms[batch].append(turn.times_ms)
 
     def stop(self) -> int:
@@ -112,21 +118,13 @@ class _Runner:
             timings=[self._timing(batch) for batch in self._rounds_ms],
         )
 
-    def _hold(self, turn: Turn, batch: int, reference: Arrays) -> None:
-        if turn.outputs.keys() != reference.keys():
-            names, wanted = ", ".join(turn.outputs), ", ".join(reference)
-            raise Disagrees(f"its outputs are {names}, PyTorch's {wanted}")
-        for name, expected in reference.items():
-            found = turn.outputs[name]
-            if found.shape != expected.shape:
-                raise Disagrees(f"{name} has shape {found.shape}, PyTorch's {expected.shape}")
-            error, limit = relative_rms(found, expected), self.contestant.relative_rms
-            if not error <= limit:
-                raise Disagrees(
-                    f"{name} is another than PyTorch's at batch {batch}: relative RMS {error:.1e}, "
-                    f"at most {limit:g} counts as {self.contestant.precision}"
-                )
-            self._errors[batch] = max(error, self._errors.get(batch, 0.0))
+    def _hold(self, turn: Turn, batch: int) -> None:
+        example = self._examples[batch]
+        problem = example.problem(turn.outputs, self.contestant.tolerances, slack=1.0)
+        if problem is not None:
+            raise Disagrees(f"at batch {batch} {problem}")
+        errors = [distance(turn.outputs[name], y) for name, y in example.outputs.items()]
+        self._errors[batch] = max(self._errors.get(batch, 0.0), *errors)
 
     def _timing(self, batch: int) -> BatchTiming:
         rounds = self._rounds_ms[batch]

@@ -35,11 +35,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
     timings: list[BatchTiming]
 
-    @property
-    def best_batch(self) -> BatchTiming:
-        """The batch with the most samples a second."""
-        return max(self.timings, key=lambda timing: timing.samples_per_s)
-
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     """A contestant that has no time, and why: it does not run here, or it `disagrees`, which is to

@@ -10,12 +10,9 @@ _HEAD = ("", "precision", "batch", "ms", "spread", "samples/s", "error", "load s
 
 def bench_table(result: BenchResult) -> str:
     """A row for each contestant and batch, the fastest first; then what was left out, and why."""
-    batches = [timing.batch for timing in result.entries[0].timings] if result.entries else []
     rows: list[tuple[str, ...]] = [_HEAD]
-    for number, batch in enumerate(batches):
-        timed = [(entry.timings[number], entry) for entry in result.entries]
-        rows += [_row(*one) for one in sorted(timed, key=lambda one: one[0].median_ms)]
-        assert all(timing.batch == batch for timing, _ in timed)
+    for timed in _by_batch(result.entries):
+        rows += [_row(*one) for one in timed]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     lines = [
         f"{row[0]:{widths[0]}}  "
@@ -41,23 +38,24 @@ def _row(timing: BatchTiming, entry: Entry) -> tuple[str, ...]:
     )
 
 
+def _by_batch(entries: list[Entry]) -> list[list[tuple[BatchTiming, Entry]]]:
+    """For each batch all times, the fastest first."""
+    timed = [[(timing, entry) for timing in entry.timings] for entry in entries]
+    return [sorted(one, key=lambda pair: pair[0].median_ms) for one in zip(*timed, strict=True)]
+
+
 def _best(entries: list[Entry]) -> list[str]:
     """The best of ours over the best peer, at each batch."""
     lines = []
-    for number, timing in enumerate(entries[0].timings if entries else []):
-        best = {
-            side: min(
-                (entry for entry in entries if entry.side == side),
-                key=lambda entry: entry.timings[number].median_ms,
-                default=None,
-            )
-            for side in ("ours", "peer")
-        }
-        ours, peer = best["ours"], best["peer"]
-        if ours is not None and peer is not None:
-            ratio = peer.timings[number].median_ms / ours.timings[number].median_ms
-            lines.append(
-                f"batch {timing.batch}: {ours.name} is {ratio:.2f} times as fast as the best peer, "
-                f"{peer.name}"
-            )
+    for timed in _by_batch(entries):
+        fastest = {entry.side: (timing, entry) for timing, entry in reversed(timed)}
+        if len(fastest) < 2:
+            continue
+        (ours_ms, ours), (peer_ms, peer) = (
+            (timing.median_ms, entry.name) for timing, entry in (fastest["ours"], fastest["peer"])
+        )
+        lines.append(
+            f"batch {timed[0][0].batch}: {ours} is {peer_ms / ours_ms:.2f} times as fast as the "
+            f"best peer, {peer}"
+        )
     return lines

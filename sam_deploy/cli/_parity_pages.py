@@ -23,9 +23,17 @@ def check_pages(arguments: argparse.Namespace) -> None:
         InputError: naming the flag.
     """
     for name in (*PAGES, "receipt"):
-        path: Path | None = getattr(arguments, name)
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise InputError(f"--{name} {path}: expected a file's name in a folder that is there.")
+        check_file(name, getattr(arguments, name))
+
+
+def check_file(name: str, path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work begins.
+
+    Raises:
+        InputError: naming the flag `name`.
+    """
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise InputError(f"--{name} {path}: expected a file's name in a folder that is there.")
 
 
 def write_pages(arguments: argparse.Namespace, result: ParityResult) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam_deploy.cli._bench_table import bench_table
+from sam_deploy.cli._parity_pages import check_file, write_whole
 from sam_deploy.cli._run import exit_with, parser, print_json, printable, run
-from sam_deploy.errors import EXIT_CHECK_FAILED, InputError
+from sam_deploy.errors import EXIT_CHECK_FAILED
 
 if TYPE_CHECKING:
     from sam_deploy.bench.result import BenchResult
@@ -25,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(arguments: argparse.Namespace, given: Sequence[str]) -> int:
-    _check_csv(arguments.csv)
+    check_file("csv", arguments.csv)
     # Before torch is loaded: of all contestants alike, and waiting threads take nobody's cores.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     result = _measured(arguments, given)
     if arguments.csv is not None:
-        arguments.csv.write_text(result.csv())
+        write_whole(arguments.csv, result.csv())
     if arguments.json:
         print_json(result)
     else:
@@ -57,13 +58,6 @@ def _measured(arguments: argparse.Namespace, given: Sequence[str]) -> BenchResul
         command=shlex.join(["sam-bench", *given]),
         progress=StderrProgress(),
     )
-
-
-def _check_csv(path: Path | None) -> None:
-    if path is None:
-        return
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"--csv {path}: expected a file's name in a folder that there is.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,11 +27,10 @@ def without_raw_contents(data: bytes) -> tuple[bytes, list[memoryview]]:
             if at == len(data):
                 return (b"".join(kept), raws) if raws else (data, [])
             key, begun = _varint(data, at)
-            end = _end(data, key & 7, begun)
+            begun, end = _value(data, key & 7, begun)
             if end > len(data):
                 break
             if key == _RAW:
-                _, begun = _varint(data, begun)
                 raws.append(view[begun:end])
             else:
                 kept.append(view[at:end])
@@ -41,15 +40,15 @@ def without_raw_contents(data: bytes) -> tuple[bytes, list[memoryview]]:
     return data, []
 
 
-def _end(data: bytes, wire_type: int, at: int) -> int:
-    """Where the value ends that begins at `at`."""
+def _value(data: bytes, wire_type: int, at: int) -> tuple[int, int]:
+    """Where the value behind the key that ends at `at` begins, and where it ends."""
     if wire_type == _SIZED:
         size, begun = _varint(data, at)
-        return begun + size
+        return begun, begun + size
     if wire_type == _VARINT:
-        return _varint(data, at)[1]
+        return at, _varint(data, at)[1]
     if wire_type in (_FIXED64, _FIXED32):
-        return at + (8 if wire_type == _FIXED64 else 4)
+        return at, at + (8 if wire_type == _FIXED64 else 4)
     raise ValueError(wire_type)
 
 

@@ -14,6 +14,7 @@ from sam_deploy.bench.peers import export_contestants, torch_contestants
 from sam_deploy.bench.race import race
 from sam_deploy.bundle import MODEL, file_infos, read_bundle
 from sam_deploy.cli.bench import main
+from sam_deploy.example import Example
 from sam_deploy.progress import Progress
 from sam_deploy.verification import Asked
 from sam_deploy.verification.bundle_reference import bundle_reference
@@ -72,8 +73,9 @@ def test_the_stock_exports_are_timed_and_agree(tiny_bundle, tiny_checkpoint, tmp
     eager, _ = torch_contestants(tiny_bundle, asked)
     stock, left_out = export_contestants(subject, tmp_path)
     assert left_out == []
-    x = {2: subject.examples()}
-    entries, left_out = race([eager, *stock], x, {2: subject.run(x[2])}, 1, Progress())
+    x = subject.examples()
+    example = {2: Example(x, subject.run(x))}
+    entries, left_out = race([eager, *stock], example, 1, Progress())
     assert left_out == []
     assert entries[0].name == "torch eager"
     assert {entry.name for entry in entries[1:]} == STOCK
@@ -108,12 +110,23 @@ def test_a_bundle_that_computes_something_else_is_exit_code_1(tiny_bundle, bench
         (["--batch", "0"], "the batches are 0"),
         (["--batch", "1", "1"], "each once"),
         (["--rounds", "0"], "there are 0 rounds"),
-        (["--csv", "/no/such/folder/a.csv"], "expected a file's name in a folder that there is"),
+        (["--threads", "0"], "there are 0 threads"),
+        (["--csv", "/no/such/folder/a.csv"], "expected a file's name in a folder that is there"),
     ],
 )
 def test_bad_numbers(tiny_bundle, capsys, flags, said):
     assert main([str(tiny_bundle), "--no-peers", *flags]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_where_no_bundle_runs_it_is_exit_code_3(tiny_bundle, benched, tmp_path):
+    torn = shutil.copytree(tiny_bundle, tmp_path / tiny_bundle.name)
+    (torn / MODEL).write_bytes(b"no graph")
+    rewrite_manifest(torn, files=msgspec.to_builtins(file_infos(torn)))
+    code, said = benched(torn, "--no-peers")
+    assert (code, said.out) == (3, "")
+    assert f"no bundle runs here: {tiny_bundle.name} on cuda: " in said.err
+    assert "ONNX Runtime refuses" in said.err
 
 
 def test_bundles_of_two_models_are_two_runs(tiny_bundle, benched, tmp_path):

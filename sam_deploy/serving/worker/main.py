@@ -17,7 +17,6 @@ import numpy as np
 from sam_deploy.errors import SamDeployError
 from sam_deploy.runner import Arrays
 from sam_deploy.runtime import Engine, load
-from sam_deploy.serving.allocator import keep_freed_memory
 from sam_deploy.serving.worker.job import (
     MOST_BYTES,
     Begin,
@@ -36,7 +35,6 @@ def main(argv: list[str]) -> int:
     """Serve jobs until the server is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    keep_freed_memory()
     connection = socket.socket(fileno=int(argv[0]))
     inputs, outputs = Memory(int(argv[1])), Memory(int(argv[2]))
     try:
