@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import numpy as np
+
 from sam_deploy.bench.contestant import Contestant, ContestantProcess, Disagrees, Failed, Turn
 from sam_deploy.bench.result import BatchTiming, Entry, LeftOut
 from sam_deploy.example import Example, distance
@@ -135,6 +137,7 @@ class _Runner:
             batch=batch,
             median_ms=round(median, 4),
             spread_ms=round(high - low, 4),
+            p95_ms=round(float(np.percentile(np.concatenate(rounds), 95)), 4),
             samples_per_s=round(1e3 * batch / median, 2),
             relative_rms=float(f"{self._errors[batch]:.3g}"),
         )

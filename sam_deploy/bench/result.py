@@ -12,13 +12,14 @@ Side = Literal["ours", "peer"]
 
 
 class BatchTiming(msgspec.Struct, frozen=True, kw_only=True):
-    """One batch size: the median over all timed runs, the distance between the quartiles of the
-    rounds' medians, and what the median makes in samples a second.
+    """One batch size: the median of the rounds' medians, the distance between their quartiles, the
+    95th percentile of all runs, and what the median makes in samples a second.
     """
 
     batch: int
     median_ms: float
     spread_ms: float
+    p95_ms: float
     samples_per_s: float
     relative_rms: float
 

@@ -75,7 +75,7 @@ def test_a_contestant_that_fails_is_recorded_and_stops_no_other():
     times = run(contestants, failed=failed)
     assert set(times) == {"one", "two"}
     assert all(0 <= t.median_ms <= t.p95_ms for t in times.values())
-    assert failed.pop("wrong").startswith("disagrees with PyTorch: relative RMS ")
+    assert failed.pop("wrong").startswith("at batch 6 output is off by a relative RMS of ")
     assert failed == {
         "missing": "ImportError: no such package",
         "crash": "its process ended with 7",
