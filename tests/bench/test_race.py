@@ -17,6 +17,7 @@ from sam_deploy.example import Example
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import DEFAULT_TOLERANCES
 
+pytestmark = pytest.mark.long
 EXAMPLES = {
     n: Example({"x": x}, {"y": 2 * x})
     for n, x in {n: np.arange(n * 4, dtype=np.float32).reshape(n, 4) for n in (1, 3)}.items()

@@ -26,6 +26,7 @@ def state_of(name, *dropped):
 SPARSE = ("block3.7.", "block3.17.", "block3.27.", "patch_embed1.conv.0.")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "dropped"), [*((name, ("norm3.",)) for name in SHAPES), ("smt_s", SPARSE)]
 )
