@@ -18,6 +18,7 @@ def test_names_are_paths_of_real_modules_and_unique(kind):
     assert [n for n in names if n.rpartition("/")[0] not in modules] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["classifier", "features", "sam"])
 def test_values_are_named_after_their_nodes_and_unique(kind):
     graph = tiny_graphs.proto(kind).graph

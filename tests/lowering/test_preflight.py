@@ -128,6 +128,7 @@ def test_a_trap_is_told_with_its_line(trap):
     assert found.fatal == (trap in FATAL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trap", FATAL, ids=lambda trap: trap.__name__)
 def test_what_no_graph_can_hold_is_refused(trap):
     with pytest.raises(InputError, match=r"cannot become a static graph:\n.*test_preflight\.py:\d"):
@@ -139,6 +140,7 @@ def lowered(trap):
     return onnx_from_module(module, example(), input_names=["input"], output_names=["output"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "trap",
     sorted(FATAL.keys() - {batch_compared}, key=lambda trap: trap.__name__),

@@ -31,6 +31,7 @@ def test_the_parser_takes_it_and_says_nothing(kind, precision):
     assert {o.dtype for o in outputs} == {trt.DataType.FLOAT}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_engine_builds_and_is_in_the_precision_asked_for(precision):
     parsed = Parsed(typed_bytes(tiny_graphs.graph(), precision))

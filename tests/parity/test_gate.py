@@ -86,6 +86,7 @@ def change_weight(proto, name, function):
     return proto
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["classifier", "features", "sam"])
 def test_the_untouched_artefact_is_green(gate, kind):
     counted = []

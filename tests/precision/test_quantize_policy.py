@@ -77,6 +77,7 @@ def test_kinds():
         assert chosen(kinds=[kind]) == {name for name, its in kinds.items() if its == kind}
 
 
+@pytest.mark.long
 def test_a_head_is_one_through_softmax_and_reshapes():
     kinds = {
         layer.name: layer.kind for layer in weighted_layers(tiny_graphs.graph("softmax").graph)

@@ -53,6 +53,7 @@ def refused(report):
 # Ours, the official style, and pasted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", FORMS, ids=lambda o: "-".join(msgspec.structs.astuple(o)))
 def test_every_form(tiny_model, options):
     _, report = held(tiny_model(layer_scale=True), images(), options=options)
@@ -360,6 +361,7 @@ def test_a_backbone_used_by_its_parts():
     assert report.fired["static_shapes"] == 5
 
 
+@pytest.mark.long
 def test_shared_parts_and_tied_weights():
     class Tied(nn.Module):
         def __init__(self):
