@@ -13,6 +13,7 @@ from sam_deploy.preprocess import Preprocessing
 from sam_deploy.quantization import QuantizationReport
 from sam_deploy.recipe import FloatPrecision, Precision, Recipe
 from sam_deploy.report import RewriteReport
+from sam_deploy.tuning import TuningReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,6 +154,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     machine: dict[str, str] = {}
     plans: list[PlanInfo] = []
     verdicts: list[Verdict] = []
+    tuning: TuningReport | None = None
     files: dict[str, FileInfo]
 
     def __post_init__(self) -> None:

@@ -15,15 +15,20 @@ class RewriteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     heads: Literal["merged", "separate"] = "merged"
     """MHMC as one zero-padded depthwise convolution, or one convolution a head."""
-    aggregation: Literal["dense", "grouped"] = "grouped"
-    """SAA's first 1x1 convolution as dense (zeros filled in) or in its C/heads groups."""
+    aggregation: Literal["dense", "blocked", "grouped"] = "grouped"
+    """SAA's first 1x1 convolution as dense (zeros filled in), in groups of 16 channels or in its
+    C/heads groups."""
     projections: Literal["joined", "separate"] = "separate"
     """v|s and q|k|v as one linear map and a Split, or as separate ones."""
     linear: Literal["conv", "matmul", "gemm"] = "conv"
     """Linear maps as 1x1 convolutions on images, or as MatMul or Gemm on tokens."""
+    anchors: Literal["identity", "none"] = "none"
+    """A 1x1 depthwise convolution by 1 where an image that several layers read comes out of a
+    LayerNorm: ONNX Runtime's CPU provider then holds it in its convolutions' own layout. On a GPU
+    it is one more layer for nothing."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown form, and the one combination that leaves a shuffle behind.
+        """Refuse an unknown form, and combinations that leave a shuffle behind or anchor nothing.
 
         Raises:
             ValueError: naming the field and what it takes (msgspec adds the path).
@@ -34,8 +39,12 @@ class RewriteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 raise ValueError(
                     f"{field} is {given!r}, expected one of {', '.join(map(repr, forms))}"
                 )
-        if self.heads == "separate" and self.aggregation == "grouped":
+        if self.heads == "separate" and self.aggregation != "dense":
             raise ValueError(
                 "heads = 'separate' needs aggregation = 'dense': between separate heads and a "
                 "grouped convolution the head shuffle can be folded into neither"
+            )
+        if self.anchors == "identity" and self.linear != "conv":
+            raise ValueError(
+                "anchors = 'identity' needs linear = 'conv': linear maps on tokens read no image"
             )

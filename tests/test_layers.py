@@ -11,7 +11,8 @@ import sam_deploy
 
 PACKAGE = Path(sam_deploy.__file__).parent
 NOUNS = {
-    "errors", "architecture", "validation", "recipe", "rewrite_options", "report", "manifest",
+    "errors", "architecture", "validation", "recipe", "rewrite_options", "report", "tuning",
+    "manifest",
     "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress", "runner",
     "quantization", "plans", "cache_folder", "island_names", "gpu_info", "tensorrt_family",
     "parity_report", "cpu_info", "example",

@@ -172,6 +172,8 @@ def _graph(manifest: Manifest) -> str:
 def _rewrites(manifest: Manifest) -> list[Row]:
     fired = ", ".join(f"{rule} {count}" for rule, count in manifest.rewrites.fired.items())
     rows = [("rewrites", fired or "none fired")]
+    if manifest.tuning is not None:
+        rows.append(("tuned", manifest.tuning.text))
     for rule in manifest.rewrites.rules:
         for refusal in rule.refused:
             rows.append(

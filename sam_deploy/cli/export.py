@@ -91,6 +91,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         sensitivity=arguments.sensitivity,
         max_drop=arguments.max_drop,
         ship_best=arguments.ship == "best",
+        tune_s=arguments.tune_seconds if arguments.tune else None,
     )
 
 
@@ -129,6 +130,18 @@ def _parser() -> argparse.ArgumentParser:
         help="height x width in pixels; of `sam` in tokens",
     )
     how.add_argument("--batch", type=int, help="a fixed batch size (default: dynamic)")
+    how.add_argument(
+        "--tune",
+        action="store_true",
+        help="measure which of the rewrites' equal forms is fastest on ONNX Runtime's CPU provider",
+    )
+    how.add_argument(
+        "--tune-seconds",
+        type=float,
+        default=300,
+        metavar="S",
+        help="how long to look at most (default: 300)",
+    )
     how.add_argument(
         "--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of the training images, 0..1"
     )

@@ -52,6 +52,7 @@ def export(
     sensitivity: bool = False,
     max_drop: float | None = None,
     ship_best: bool = False,
+    tune_s: float | None = None,
     plans: PlanOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -91,6 +92,8 @@ def export(
         max_drop: Keep the costliest groups in FP16 until top-1 agreement with FP32 drops by no more
             points than this (of a model without classes: until its relative RMS is as many %).
         ship_best: Export in floats where INT8 or FP8 is not faster on what runs here.
+        tune_s: How many seconds to look for the fastest of the rewrites' equal forms on ONNX
+            Runtime's CPU provider; None takes `rewrites`.
         plans: Which TensorRT plans are built; default every flavour that is installed.
         force: Whether to replace a bundle at `out`.
         progress: Told of every stage.
@@ -136,6 +139,7 @@ def export(
             sensitivity=sensitivity,
             max_drop=max_drop,
             ship_best=ship_best,
+            tune_s=tune_s,
         ),
         progress=progress,
         pipeline=pipeline,

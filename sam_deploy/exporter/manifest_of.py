@@ -27,6 +27,7 @@ from sam_deploy.recipe import Recipe
 from sam_deploy.reference.subject import Subject
 from sam_deploy.report import RewriteReport
 from sam_deploy.runtime import require_onnxruntime
+from sam_deploy.tuning import TuningReport
 
 _PACKAGES = ("sam-deploy", "torch", "onnx", "onnx-ir", "onnxscript", "numpy", "pillow")
 
@@ -39,6 +40,7 @@ def manifest_of(
     inputs: list[TensorSpec],
     outputs: list[TensorSpec],
     rewrites: RewriteReport,
+    tuning: TuningReport | None,
     graph: ir.Model,
     precision: PrecisionReport,
     parity: list[ParityReport],
@@ -58,6 +60,7 @@ def manifest_of(
         outputs=outputs,
         preprocessing=subject.preprocessing,
         rewrites=rewrites,
+        tuning=tuning,
         graph=GraphInfo(opset=OPSET, nodes=len(graph.graph), operators=dict(operators)),
         precision=precision,
         parity=parity,

@@ -18,7 +18,8 @@ class Request:
 
     `sensitivity` measures what each group of layers costs in INT8 or FP8; `max_drop` keeps the
     costliest in floats until the drop is within it, in points; `ship_best` exports in floats where
-    INT8 or FP8 is not faster.
+    INT8 or FP8 is not faster. `tune_s` is how many seconds to look for the fastest of the rewrites'
+    equal forms; None takes the recipe's.
     """
 
     force: bool = False
@@ -27,12 +28,14 @@ class Request:
     sensitivity: bool = False
     max_drop: float | None = None
     ship_best: bool = False
+    tune_s: float | None = None
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what does not go with `recipe`.
 
         Raises:
-            InputError: something of INT8 and FP8 asked of another precision, or a drop below 0.
+            InputError: something of INT8 and FP8 asked of another precision, a drop below 0, or no
+                time to tune in.
         """
         asked = {
             "calibration": self.calibration is not None,
@@ -47,3 +50,5 @@ class Request:
                 )
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise InputError(f"the largest drop is {self.max_drop:g}; expected 0 to 100 points.")
+        if self.tune_s is not None and not self.tune_s > 0:
+            raise InputError(f"there are {self.tune_s:g} seconds to tune in; expected more than 0.")

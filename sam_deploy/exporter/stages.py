@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx_ir as ir
 
 from sam_deploy.bundle import MODEL, bundle_path, check_target, publish, set_aside, staged
@@ -20,6 +21,7 @@ from sam_deploy.exporter.manifest_of import manifest_of
 from sam_deploy.exporter.notes import Notes
 from sam_deploy.exporter.plans import flavours_for
 from sam_deploy.exporter.request import Request
+from sam_deploy.exporter.tune import tune
 from sam_deploy.manifest import Manifest
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
@@ -27,6 +29,7 @@ from sam_deploy.reference import Subject, subject_from_recipe
 from sam_deploy.report import RewriteReport
 from sam_deploy.rewrites import Rule
 from sam_deploy.runtime import require_onnxruntime
+from sam_deploy.tuning import TuningReport
 
 _WORK = "work"  # of the staged folder: what is measured goes through files there
 
@@ -88,13 +91,17 @@ def export_subject(
                 data = data_for(subject, recipe, request, work)
             data.check_disjoint(notes.progress)
             notes.give(skipped)
+            tuning = None
+            if request.tune_s is not None:
+                tuning = tune(subject, recipe, request.tune_s, work, notes.progress)
+                recipe = msgspec.structs.replace(recipe, rewrites=tuning.chosen)
             graph, rewrites = _lowered(subject, recipe, pipeline, notes)
             place = Workplace(target.name, folder, work, flavours, notes)
             make = best_artefact if request.ship_best else make_artefact
             made = make(graph, subject, recipe, request, data, place)
             shutil.rmtree(work)
             with notes.progress.stage("bundle"):
-                manifest = _manifest(target, subject, rewrites, made, folder)
+                manifest = _manifest(target, subject, rewrites, tuning, made, folder)
                 publish(folder, target, manifest, force=request.force)
             return Export(target, manifest, notes.given)
         except CheckFailed as failure:
@@ -116,7 +123,12 @@ def _lowered(
 
 
 def _manifest(
-    target: Path, subject: Subject, rewrites: RewriteReport, made: Artefact, folder: Path
+    target: Path,
+    subject: Subject,
+    rewrites: RewriteReport,
+    tuning: TuningReport | None,
+    made: Artefact,
+    folder: Path,
 ) -> Manifest:
     return manifest_of(
         target.name,
@@ -125,6 +137,7 @@ def _manifest(
         inputs=made.inputs,
         outputs=made.outputs,
         rewrites=rewrites,
+        tuning=tuning,
         graph=made.graph,
         precision=made.precision,
         parity=made.parity,

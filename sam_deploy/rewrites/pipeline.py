@@ -16,6 +16,7 @@ from sam_deploy.rewrites._probe import FLOAT64_TOLERANCE, worst_difference
 from sam_deploy.rewrites._rule import Rule, RuleLog, apply_rule
 from sam_deploy.rewrites._run import Run, cast, float64_copy, run, tensors
 from sam_deploy.rewrites.rules import (
+    anchor_images,
     dense_aggregation,
     fold_attention_scale,
     fold_batch_norm,
@@ -42,6 +43,7 @@ PIPELINE: list[Rule[Any]] = [
     fold_head_shuffle.RULE,
     join_projections.RULE,
     linear_form.RULE,
+    anchor_images.RULE,
 ]
 
 

@@ -31,6 +31,24 @@ def test_one_group_is_dense_already():
     assert not apply(sam(12, 12)).log.fired
 
 
+@pytest.mark.parametrize(("dim", "heads"), [(32, 4), (48, 4), (64, 8)])
+def test_groups_of_16_channels(dim, heads):
+    result = apply(sam(dim, heads), aggregation="blocked")
+    assert result.log.fired == [""]
+    blocked = result.after.proj0
+    assert blocked.in_channels // blocked.groups == 16
+    assert torch.count_nonzero(blocked.weight) == blocked.weight.numel() * heads // 16
+    assert result.agrees(*token_inputs(dim=dim))
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(24, 4), (36, 3), (32, 16)])
+def test_no_blocks(dim, heads):
+    result = apply(sam(dim, heads), aggregation="blocked")
+    assert not result.log.fired
+    ((_, reason),) = result.log.refused
+    assert "make no blocks of 16" in reason
+
+
 def test_only_when_asked():
     result = apply(smt(), aggregation="grouped")
     assert not result.log.fired

@@ -22,14 +22,26 @@ from sam_deploy.rewrites import PIPELINE, RewriteOptions, pipeline, rewrite
 from sam_deploy.rewrites._run import tensors
 
 FORMS = [
-    RewriteOptions(heads=heads, aggregation=aggregation, projections=projections, linear=linear)
-    for heads, aggregation, projections, linear in itertools.product(
+    RewriteOptions(
+        heads=heads,
+        aggregation=aggregation,
+        projections=projections,
+        linear=linear,
+        anchors=anchors,
+    )
+    for heads, aggregation, projections, linear, anchors in itertools.product(
         ("merged", "separate"),
         ("dense", "grouped"),
         ("joined", "separate"),
         ("conv", "matmul", "gemm"),
+        ("none", "identity"),
     )
     if (heads, aggregation) != ("separate", "grouped")
+    and (linear, anchors)[::-1]
+    in (
+        ("none", linear),
+        ("identity", "conv"),
+    )
 ]
 
 

@@ -55,7 +55,10 @@ class Pointwise(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm over the channels of a four-dimensional `source` layout, giving `target`."""
+    """LayerNorm over the channels of a four-dimensional `source` layout, giving `target`.
+
+    `anchor`, where there is one, is a convolution that leaves the image which comes out as it is.
+    """
 
     def __init__(self, norm: nn.LayerNorm, source: Layout, target: Layout) -> None:
         super().__init__()
@@ -64,9 +67,11 @@ class Norm(nn.Module):
         self.eps = norm.eps
         self.source = source
         self.target = target
+        self.anchor: nn.Conv2d | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (in `source`) over its channels."""
         tokens = self.source.to(Layout.TOKENS, x)
         y = F.layer_norm(tokens, (tokens.shape[-1],), self.weight, self.bias, self.eps)
-        return Layout.TOKENS.to(self.target, y)
+        y = Layout.TOKENS.to(self.target, y)
+        return y if self.anchor is None else self.anchor(y)

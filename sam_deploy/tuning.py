@@ -1,0 +1,47 @@
+"""What a search over the rewrites' equal forms found, as the manifest keeps it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sam_deploy.rewrite_options import RewriteOptions
+
+
+class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One form against the best before it: `ratio` above 1 is faster, None where it has no time,
+    and then `refused` says why.
+    """
+
+    rewrites: RewriteOptions
+    ratio: float | None
+    refused: str | None = None
+
+
+class TuningReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the forms were chosen: on `target`, in FP32, at these batch sizes.
+
+    `ratio` is how many times as fast `chosen` is as `start`, the recipe's own forms, in a last
+    comparison of the two; 1 where none was faster. `complete` is False where the time was up first,
+    and `remembered` True where an earlier search with the same graph, runtime and machine is
+    repeated.
+    """
+
+    target: str
+    batches: list[int]
+    start: RewriteOptions
+    chosen: RewriteOptions
+    ratio: float
+    trials: list[Trial]
+    complete: bool
+    remembered: bool = False
+
+    @property
+    def text(self) -> str:
+        """In a line."""
+        forms = " ".join(msgspec.to_builtins(self.chosen).values())
+        found = f"{forms}: {self.ratio:.2f}x as fast as the recipe's forms"
+        if self.chosen == self.start:
+            found = f"{forms}: none was faster than the recipe's forms"
+        tried = "remembered" if self.remembered else f"{len(self.trials)} tried"
+        cut = "" if self.complete else ", the time was up"
+        return f"{found} on {self.target} ({tried}{cut})"

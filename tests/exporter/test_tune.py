@@ -1,0 +1,126 @@
+"""`--tune`: the forms are measured, held against PyTorch, and remembered."""
+
+import msgspec
+import pytest
+
+from sam_deploy.cli import export
+from sam_deploy.errors import CheckFailed, InputError
+from sam_deploy.exporter import Request, export_recipe, tune
+from sam_deploy.recipe import recipe_from_dict
+from sam_deploy.rewrite_options import RewriteOptions
+from sam_deploy.runtime import load
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAM_DEPLOY_CACHE", str(tmp_path / "cache"))
+
+
+def sam_recipe(**options):
+    data = {"model": "sam", "image_size": [4, 6], "precision": "fp32", **options}
+    data |= {"sam": {"dim": 32, "heads": 4, "expand": 2}, "plans": {"engines": ["none"]}}
+    return recipe_from_dict(data, "a test's recipe")
+
+
+def tuned(recipe, out, seconds=300.0):
+    return export_recipe(recipe, out=out, request=Request(tune_s=seconds)).manifest
+
+
+def test_the_manifest_says_what_was_tried(tmp_path):
+    recipe = sam_recipe()
+    manifest = tuned(recipe, tmp_path / "one")
+    report = manifest.tuning
+    assert report.complete
+    assert not report.remembered
+    assert report.start == recipe.rewrites
+    assert manifest.recipe.rewrites == report.chosen
+    tried = [trial.rewrites for trial in report.trials]
+    assert len(tried) == len({msgspec.json.encode(forms) for forms in tried})
+    assert all(trial.ratio or trial.refused for trial in report.trials)
+    for field in RewriteOptions.__struct_fields__:  # every option was given a chance
+        assert len({getattr(forms, field) for forms in [report.start, *tried]}) > 1, field
+    assert report.chosen in [report.start, *tried]
+    assert report.ratio >= 1.0
+    load(tmp_path / "one" / manifest.name).close()
+
+    again = tuned(recipe, tmp_path / "two").tuning
+    assert again.remembered
+    assert msgspec.structs.replace(again, remembered=False) == report
+
+
+def test_other_batches_are_searched_anew(tmp_path):
+    tuned(sam_recipe(), tmp_path / "one")
+    report = tuned(sam_recipe(batch=3), tmp_path / "two").tuning
+    assert not report.remembered
+    assert report.batches == [3]
+
+
+def test_a_torn_memory_is_none(tmp_path):
+    tuned(sam_recipe(), tmp_path / "one")
+    (kept,) = (tmp_path / "cache").glob("forms-*")
+    kept.write_bytes(kept.read_bytes()[:-20])
+    assert not tuned(sam_recipe(), tmp_path / "two").tuning.remembered
+
+
+def test_no_time_is_the_recipes_forms(tmp_path):
+    manifest = tuned(sam_recipe(), tmp_path / "one", seconds=1e-9)
+    report = manifest.tuning
+    assert (report.complete, report.trials, report.ratio) == (False, [], 1.0)
+    assert report.chosen == manifest.recipe.rewrites == sam_recipe().rewrites
+    assert not list((tmp_path / "cache").glob("forms-*"))  # half a search is none
+
+
+def test_a_faster_form_that_is_wrong_is_not_taken(tmp_path, monkeypatch):
+    """Sabotage: all but the recipe's form compute something else, and would win every race."""
+    real, start = tune._runner, sam_recipe().rewrites
+    monkeypatch.setattr(tune, "_ratio", lambda *_: 2.0)
+
+    def broken(graph, work):
+        runner = real(graph, work)
+        if runners:
+            run = runner.run
+            runner.run = lambda x: {name: 1.01 * y for name, y in run(x).items()}
+        runners.append(runner)
+        return runner
+
+    runners = []
+    monkeypatch.setattr(tune, "_runner", broken)
+    manifest = tuned(sam_recipe(), tmp_path / "one")
+    assert manifest.recipe.rewrites == start
+    assert all(trial.ratio is None for trial in manifest.tuning.trials)
+    assert all("does not compute what PyTorch does" in t.refused for t in manifest.tuning.trials)
+
+
+def test_a_form_that_is_not_faster_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "_ratio", lambda *_: 1.01)  # within noise
+    manifest = tuned(sam_recipe(), tmp_path / "one")
+    assert manifest.tuning.chosen == sam_recipe().rewrites
+
+
+def test_a_lucky_round_is_not_kept(tmp_path, monkeypatch):
+    found = iter([1.5, *[0.9] * 50])
+    monkeypatch.setattr(tune, "_ratio", lambda *_: next(found))
+    report = tuned(sam_recipe(), tmp_path / "one").tuning
+    assert report.trials[0].ratio == 1.5
+    assert (report.chosen, report.ratio) == (report.start, 1.0)
+
+
+def test_recipes_forms_that_are_wrong_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune.Example, "problem", lambda *_, **__: "it is off")
+    with pytest.raises(CheckFailed, match="it is off"):
+        tuned(sam_recipe(), tmp_path / "one")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_no_seconds(seconds, tmp_path, capsys):
+    arguments = ["--model", "smt_t", "--tune", f"--tune-seconds={seconds}", "--out", str(tmp_path)]
+    assert export.main(arguments) == 2
+    assert "expected more than 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_request_says_what_is_wrong():
+    with pytest.raises(InputError, match="seconds to tune in"):
+        Request(tune_s=0.0).check(sam_recipe())
