@@ -20,13 +20,15 @@ from sam_deploy.manifest import Manifest
 from sam_deploy.parity.validation_data import samples_for
 from sam_deploy.progress import Progress
 from sam_deploy.reference import Subject
+from sam_deploy.runner import Arrays
 from sam_deploy.verification import Asked
 from sam_deploy.verification.bundle_reference import bundle_reference
 
 PACKAGES = (
     "sam-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino",
-    "tensorrt-cu13", "tensorrt-rtx-cu13", "onnx", "onnxslim", "onnxsim",
+    "tensorrt-cu13", "tensorrt-rtx-cu13", "onnx", "onnxslim", "onnxsim", "openvino", "nncf",
 )  # fmt: skip
+_CALIBRATION = 128  # samples
 
 
 def bench(
@@ -64,7 +66,9 @@ def bench(
         if peers:
             contestants += torch_contestants(bundles[0], asked)
             with progress.stage("exports"):
-                exported, left_out = export_contestants(subject, Path(folder))
+                exported, left_out = export_contestants(
+                    subject, _calibration(subject, asked), Path(folder)
+                )
             contestants += exported
         if peers:
             progress.note("torch.compile compiles for every batch, which takes a minute or more")
@@ -121,6 +125,12 @@ def _example(subject: Subject, asked: Asked, batch: int) -> Example:
     samples = samples_for(subject, asked.data, labels="none", limit=asked.limit)
     inputs = next(samples.filled(batch, batch, lambda rows: None))
     return Example(inputs, subject.run(inputs))
+
+
+def _calibration(subject: Subject, asked: Asked) -> list[Arrays]:
+    """Samples one by one for who quantizes: the first of those that it is judged on, too."""
+    samples = samples_for(subject, asked.data, labels="none", limit=_CALIBRATION)
+    return list(samples.filled(None, 1, lambda rows: None))
 
 
 def _versions() -> Iterator[tuple[str, str]]:

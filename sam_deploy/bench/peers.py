@@ -1,5 +1,5 @@
-"""What else there is for the same weights: PyTorch itself, and the stock exports of the untouched
-model on ONNX Runtime's CPU provider.
+"""What else there is for the same weights: PyTorch itself, the stock exports of the untouched model
+on ONNX Runtime's CPU provider, and OpenVINO.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sam_deploy.bench.contestant import Contestant, Run
+from sam_deploy.bench.openvino_peers import openvino_contestants
 from sam_deploy.bench.result import LeftOut
 from sam_deploy.bench.stock_graph import make_stock_graph
 from sam_deploy.bundle import read_bundle
@@ -19,6 +20,7 @@ from sam_deploy.lowering import OPSET
 from sam_deploy.lowering.batch import any_batch, quiet, with_batch
 from sam_deploy.recipe import DEFAULT_TOLERANCES
 from sam_deploy.reference import Subject
+from sam_deploy.runner import Arrays
 from sam_deploy.verification import Asked
 from sam_deploy.verification.bundle_reference import bundle_reference
 
@@ -29,9 +31,11 @@ def torch_contestants(bundle: Path, asked: Asked) -> Iterator[Contestant]:
         yield _peer(name, partial(_make_torch, str(bundle), asked, compiled))
 
 
-def export_contestants(subject: Subject, folder: Path) -> tuple[list[Contestant], list[LeftOut]]:
+def export_contestants(
+    subject: Subject, calibration: list[Arrays], folder: Path
+) -> tuple[list[Contestant], list[LeftOut]]:
     """The stock exports of `subject`, written to `folder`: TorchScript's, dynamo's, and dynamo's
-    through onnxslim and onnxsim.
+    through onnxslim, onnxsim and OpenVINO, which quantizes on the batches `calibration`.
     """
     found: list[Contestant] = []
     left_out: list[LeftOut] = []
@@ -52,6 +56,9 @@ def export_contestants(subject: Subject, folder: Path) -> tuple[list[Contestant]
     if dynamo := attempt("dynamo export", partial(_dynamo, subject)):
         attempt("dynamo export, onnxslim", partial(_slim, dynamo))
         attempt("dynamo export, onnxsim", partial(_simplified, dynamo))
+        ran, failed = openvino_contestants(dynamo, calibration, subject.output_names, folder)
+        found += ran
+        left_out += failed
     return found, left_out
 
 

@@ -457,7 +457,11 @@ def test_inputs_that_do_not_fit_are_refused():
 
 def network_where_every_rule_fires():
     return smt(layer_scale=True), RewriteOptions(
-        heads="merged", aggregation="dense", projections="joined", linear="conv"
+        heads="merged",
+        aggregation="dense",
+        projections="joined",
+        linear="conv",
+        anchors="identity",
     )
 
 
