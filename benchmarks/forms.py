@@ -35,7 +35,7 @@ from sam_deploy.models import create_model
 from sam_deploy.rewrites import RewriteOptions, rewrite
 
 UNTOUCHED = "untouched, "
-DEFAULT = " ".join(msgspec.to_builtins(RewriteOptions()).values())
+DEFAULT = RewriteOptions().text
 BATCHES = (1, 8)
 PACKAGES = ("torch", "onnxruntime", "onnxslim", "onnxsim")
 
@@ -85,7 +85,7 @@ def export_all(model: nn.Module, size: int, folder: Path) -> dict[str, tuple[Pat
         rewritten, _ = rewrite(model, (image,), options)
         graph = onnx_from_module(rewritten, (image,), **names)
         check_graph(graph)
-        write(" ".join(msgspec.to_builtins(options).values()), graph)
+        write(options.text, graph)
     return written
 
 

@@ -18,7 +18,7 @@ from sam_deploy.tuning import TuningReport
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 TensorDtype = Literal[
     "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"
 ]

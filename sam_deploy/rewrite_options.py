@@ -10,7 +10,8 @@ import msgspec
 class RewriteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The forms to choose; every combination computes the same function.
 
-    The defaults are what `benchmarks/forms.py` found fastest on ONNX Runtime's CPU provider.
+    The defaults are what `benchmarks/forms.py` found fastest on ONNX Runtime's CPU provider, of the
+    forms in its table: what would cost a GPU a layer is not a default.
     """
 
     heads: Literal["merged", "separate"] = "merged"
@@ -26,6 +27,11 @@ class RewriteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """A 1x1 depthwise convolution by 1 where an image that several layers read comes out of a
     LayerNorm: ONNX Runtime's CPU provider then holds it in its convolutions' own layout. On a GPU
     it is one more layer for nothing."""
+
+    @property
+    def text(self) -> str:
+        """The chosen forms, in their order."""
+        return " ".join(msgspec.structs.astuple(self))
 
     def __post_init__(self) -> None:
         """Refuse an unknown form, and combinations that leave a shuffle behind or anchor nothing.

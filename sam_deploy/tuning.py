@@ -38,10 +38,9 @@ class TuningReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     @property
     def text(self) -> str:
         """In a line."""
-        forms = " ".join(msgspec.to_builtins(self.chosen).values())
-        found = f"{forms}: {self.ratio:.2f}x as fast as the recipe's forms"
+        found = f"{self.ratio:.2f}x as fast as the recipe's forms"
         if self.chosen == self.start:
-            found = f"{forms}: none was faster than the recipe's forms"
+            found = "the recipe's forms, none was faster"
         tried = "remembered" if self.remembered else f"{len(self.trials)} tried"
         cut = "" if self.complete else ", the time was up"
-        return f"{found} on {self.target} ({tried}{cut})"
+        return f"{self.chosen.text}: {found} on {self.target} ({tried}{cut})"

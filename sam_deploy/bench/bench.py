@@ -127,10 +127,10 @@ def _example(subject: Subject, asked: Asked, batch: int) -> Example:
     return Example(inputs, subject.run(inputs))
 
 
-def _calibration(subject: Subject, asked: Asked) -> list[Arrays]:
+def _calibration(subject: Subject, asked: Asked) -> Iterator[Arrays]:
     """Samples one by one for who quantizes: the first of those that it is judged on, too."""
     samples = samples_for(subject, asked.data, labels="none", limit=_CALIBRATION)
-    return list(samples.filled(None, 1, lambda rows: None))
+    yield from samples.filled(None, 1, lambda rows: None)
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ on ONNX Runtime's CPU provider, and OpenVINO.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def torch_contestants(bundle: Path, asked: Asked) -> Iterator[Contestant]:
 
 
 def export_contestants(
-    subject: Subject, calibration: list[Arrays], folder: Path
+    subject: Subject, calibration: Iterable[Arrays], folder: Path
 ) -> tuple[list[Contestant], list[LeftOut]]:
     """The stock exports of `subject`, written to `folder`: TorchScript's, dynamo's, and dynamo's
     through onnxslim, onnxsim and OpenVINO, which quantizes on the batches `calibration`.

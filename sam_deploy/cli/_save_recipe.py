@@ -26,7 +26,7 @@ def check_writable(path: Path, *, force: bool) -> None:
 
 
 def save_recipe(asked: Recipe, decided: Recipe, path: Path, data: Path | None = None) -> None:
-    """Write `asked` to `path` with the precision, tolerances and quantization of `decided`.
+    """Write `asked` to `path` with the precision, forms, tolerances and quantization of `decided`.
 
     Where INT8 or FP8 was calibrated on a part of `data`, that folder is named as its calibration.
     """
@@ -36,6 +36,7 @@ def save_recipe(asked: Recipe, decided: Recipe, path: Path, data: Path | None = 
     recipe = msgspec.structs.replace(
         asked,
         precision=decided.precision,
+        rewrites=decided.rewrites,
         tolerances=decided.tolerances,
         quantization=decided.quantization,
         io_dtype=decided.io_dtype,

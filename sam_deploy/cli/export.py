@@ -28,6 +28,8 @@ from sam_deploy.recipe import shipped_models
 if TYPE_CHECKING:
     from sam_deploy.exporter import Request
 
+_TUNE_S = 300.0
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
@@ -91,8 +93,18 @@ def _request(arguments: argparse.Namespace) -> Request:
         sensitivity=arguments.sensitivity,
         max_drop=arguments.max_drop,
         ship_best=arguments.ship == "best",
-        tune_s=arguments.tune_seconds if arguments.tune else None,
+        tune_s=_tune_s(arguments),
     )
+
+
+def _tune_s(arguments: argparse.Namespace) -> float | None:
+    """Seconds to look for the fastest forms; None where that is not asked for."""
+    seconds: float | None = arguments.tune_seconds
+    if not arguments.tune:
+        if seconds is not None:
+            raise InputError("--tune-seconds is how long --tune may look: give that, too.")
+        return None
+    return _TUNE_S if seconds is None else seconds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,9 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--tune-seconds",
         type=float,
-        default=300,
         metavar="S",
-        help="how long to look at most (default: 300)",
+        help=f"how long to look at most, with --tune (default: {_TUNE_S:g})",
     )
     how.add_argument(
         "--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of the training images, 0..1"

@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import onnx_ir as ir
 
 from sam_deploy.bundle import MODEL, bundle_path, check_target, publish, set_aside, staged
 from sam_deploy.errors import CheckFailed
 from sam_deploy.exporter.artefact import Artefact, Workplace, make_artefact
 from sam_deploy.exporter.best import best_artefact
 from sam_deploy.exporter.calibration_data import data_for
-from sam_deploy.exporter.lowered import lowered
+from sam_deploy.exporter.lowered import Lowered, lowered
 from sam_deploy.exporter.manifest_of import manifest_of
 from sam_deploy.exporter.notes import Notes
 from sam_deploy.exporter.plans import flavours_for
 from sam_deploy.exporter.request import Request
-from sam_deploy.exporter.tune import tune
+from sam_deploy.exporter.tune import Tuned, tune
 from sam_deploy.manifest import Manifest
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
 from sam_deploy.reference import Subject, subject_from_recipe
 from sam_deploy.report import RewriteReport
+from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.rewrites import Rule
 from sam_deploy.runtime import require_onnxruntime
 from sam_deploy.tuning import TuningReport
@@ -92,16 +92,20 @@ def export_subject(
             data.check_disjoint(notes.progress)
             notes.give(skipped)
             tuning = None
-            if request.tune_s is not None:
-                tuning = tune(subject, recipe, request.tune_s, work, notes.progress)
+            if request.tune_s is None:
+                found = lowered(subject, recipe, notes.progress, pipeline)
+            else:
+                tuning, found = _tuned(subject, recipe, request.tune_s, work, pipeline, notes)
                 recipe = msgspec.structs.replace(recipe, rewrites=tuning.chosen)
-            graph, rewrites = _lowered(subject, recipe, pipeline, notes)
+                if flavours and tuning.chosen != tuning.start:
+                    notes.give(["the TensorRT plans have the forms that were chosen on the CPU"])
+            notes.give(found.traps)
             place = Workplace(target.name, folder, work, flavours, notes)
             make = best_artefact if request.ship_best else make_artefact
-            made = make(graph, subject, recipe, request, data, place)
+            made = make(found.graph, subject, recipe, request, data, place)
             shutil.rmtree(work)
             with notes.progress.stage("bundle"):
-                manifest = _manifest(target, subject, rewrites, tuning, made, folder)
+                manifest = _manifest(target, subject, found.rewrites, tuning, made, folder)
                 publish(folder, target, manifest, force=request.force)
             return Export(target, manifest, notes.given)
         except CheckFailed as failure:
@@ -114,12 +118,19 @@ def export_subject(
             ) from None
 
 
-def _lowered(
-    subject: Subject, recipe: Recipe, pipeline: Sequence[Rule[Any]] | None, notes: Notes
-) -> tuple[ir.Model, RewriteReport]:
-    graph, rewrites, traps = lowered(subject, recipe, notes.progress, pipeline)
-    notes.give(traps)
-    return graph, rewrites
+def _tuned(
+    subject: Subject,
+    recipe: Recipe,
+    seconds: float,
+    work: Path,
+    pipeline: Sequence[Rule[Any]] | None,
+    notes: Notes,
+) -> Tuned:
+    def lower(rewrites: RewriteOptions) -> Lowered:
+        asked = msgspec.structs.replace(recipe, rewrites=rewrites)
+        return lowered(subject, asked, Progress(), pipeline)
+
+    return tune(lower, subject, recipe, seconds, work, notes)
 
 
 def _manifest(

@@ -5,10 +5,10 @@ ONNX Runtime's CPU provider computes FP16 in FP32, so there the rival is FP32.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,19 +22,17 @@ from sam_deploy.errors import MachineError
 from sam_deploy.exporter.typed import Measured, write_typed
 from sam_deploy.gpu_info import find_gpu
 from sam_deploy.manifest import PrecisionReport, TensorSpec, Verdict
-from sam_deploy.parity.latency import times_ms
+from sam_deploy.parity.latency import LEAST_GAIN, speed_ratio
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.progress import Progress
 from sam_deploy.recipe import DEFAULT_TOLERANCES, FloatPrecision, Precision, Recipe
-from sam_deploy.runner import Arrays, Runner
+from sam_deploy.runner import Arrays
 from sam_deploy.runtime import OnnxRunner, require_onnxruntime
 from sam_deploy.runtime.machine import find_machine
 from sam_deploy.runtime.onnx_runner import CPU, CUDA
 from sam_deploy.runtime.passport import misfit
 from sam_deploy.runtime.tensorrt_runner import TensorRTRunner
-
-_LEAST_GAIN = 1.02  # below that the difference is within what repeated runs differ by
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def verdicts_of(
     )
 
     def verdict(target: str, baseline: FloatPrecision, ratio: float | None) -> Verdict:
-        faster = ratio is not None and ratio >= _LEAST_GAIN
+        faster = ratio is not None and ratio >= LEAST_GAIN
         return Verdict(
             target=target,
             precision=asked,
@@ -135,12 +133,9 @@ def _onnx_ratio(
     floats.write(baseline, rival)
     runner = OnnxRunner(rival, quantized.provider, spinning=False)
     typed = {runner_input.name: runner_input.dtype for runner_input in runner.inputs}
-    return _ratio(
-        quantized,
-        _as(inputs, examples),
-        runner,
-        {name: array.astype(typed[name]) for name, array in examples.items()},
-    )
+    its = _as(inputs, examples)
+    others = {name: array.astype(typed[name]) for name, array in examples.items()}
+    return speed_ratio(partial(quantized.run, its), partial(runner.run, others))
 
 
 def _plan_ratio(
@@ -161,7 +156,7 @@ def _plan_ratio(
     ]
     try:
         given = _as(specs[0], examples)
-        return _ratio(runners[0], given, runners[1], given)
+        return speed_ratio(partial(runners[0].run, given), partial(runners[1].run, given))
     finally:
         for runner in runners:
             runner.close()
@@ -169,9 +164,3 @@ def _plan_ratio(
 
 def _as(specs: Sequence[TensorSpec], examples: Arrays) -> Arrays:
     return {spec.name: examples[spec.name].astype(spec.dtype) for spec in specs}
-
-
-def _ratio(one: Runner, its: Arrays, other: Runner, others: Arrays) -> float:
-    """How many times as fast `one` is, by medians."""
-    times = times_ms(lambda: one.run(its), lambda: other.run(others))
-    return statistics.median(times[1]) / statistics.median(times[0])

@@ -4,10 +4,13 @@ better than either time.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
 ROUNDS = 15
+LEAST_GAIN = 1.02
+"""Of a ratio: below that the difference is within what repeated runs differ by."""
 _WARM_UP = 3
 
 
@@ -23,3 +26,9 @@ def times_ms(
             if round_ >= _WARM_UP:
                 taken.append(1e3 * (time.perf_counter() - start))
     return times
+
+
+def speed_ratio(one: Callable[[], object], other: Callable[[], object]) -> float:
+    """How many times as fast `one` is as `other`: the median over rounds in turn."""
+    times = times_ms(one, other)
+    return statistics.median(theirs / its for its, theirs in zip(*times, strict=True))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sam_deploy.cache_folder import cache_folder
+from sam_deploy.cache_folder import cache_folder, keep
 
 
 def runtime_cache_path(flavour: str, version: str, gpu: str, plan_sha256: str) -> Path:
@@ -42,13 +40,5 @@ class RuntimeCache:
         if content in (b"", self._kept):
             return
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, partial = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                Path(partial).replace(self._path)
-            except OSError:
-                Path(partial).unlink(missing_ok=True)
-                raise
+            keep(self._path, content)
         self._kept = content

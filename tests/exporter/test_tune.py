@@ -1,13 +1,19 @@
 """`--tune`: the forms are measured, held against PyTorch, and remembered."""
 
+import dataclasses
+
 import msgspec
 import pytest
+import torch
 
-from sam_deploy.cli import export
+from sam_deploy.bundle import read_bundle
+from sam_deploy.cli.export import main
 from sam_deploy.errors import CheckFailed, InputError
-from sam_deploy.exporter import Request, export_recipe, tune
-from sam_deploy.recipe import recipe_from_dict
+from sam_deploy.exporter import Request, export, export_recipe, timed_form, tune
+from sam_deploy.models import SAM
+from sam_deploy.recipe import read_recipe, recipe_from_dict
 from sam_deploy.rewrite_options import RewriteOptions
+from sam_deploy.rewrites import PIPELINE
 from sam_deploy.runtime import load
 
 pytestmark = pytest.mark.long
@@ -74,8 +80,8 @@ def test_no_time_is_the_recipes_forms(tmp_path):
 
 def test_a_faster_form_that_is_wrong_is_not_taken(tmp_path, monkeypatch):
     """Sabotage: all but the recipe's form compute something else, and would win every race."""
-    real, start = tune._runner, sam_recipe().rewrites
-    monkeypatch.setattr(tune, "_ratio", lambda *_: 2.0)
+    real, start = timed_form._runner, sam_recipe().rewrites
+    monkeypatch.setattr(tune, "ratio_of", lambda *_: 2.0)
 
     def broken(graph, work):
         runner = real(graph, work)
@@ -86,7 +92,7 @@ def test_a_faster_form_that_is_wrong_is_not_taken(tmp_path, monkeypatch):
         return runner
 
     runners = []
-    monkeypatch.setattr(tune, "_runner", broken)
+    monkeypatch.setattr(timed_form, "_runner", broken)
     manifest = tuned(sam_recipe(), tmp_path / "one")
     assert manifest.recipe.rewrites == start
     assert all(trial.ratio is None for trial in manifest.tuning.trials)
@@ -94,21 +100,21 @@ def test_a_faster_form_that_is_wrong_is_not_taken(tmp_path, monkeypatch):
 
 
 def test_a_form_that_is_not_faster_is_not_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, "_ratio", lambda *_: 1.01)  # within noise
+    monkeypatch.setattr(tune, "ratio_of", lambda *_: 1.01)  # within noise
     manifest = tuned(sam_recipe(), tmp_path / "one")
     assert manifest.tuning.chosen == sam_recipe().rewrites
 
 
 def test_a_lucky_round_is_not_kept(tmp_path, monkeypatch):
     found = iter([1.5, *[0.9] * 50])
-    monkeypatch.setattr(tune, "_ratio", lambda *_: next(found))
+    monkeypatch.setattr(tune, "ratio_of", lambda *_: next(found))
     report = tuned(sam_recipe(), tmp_path / "one").tuning
     assert report.trials[0].ratio == 1.5
     assert (report.chosen, report.ratio) == (report.start, 1.0)
 
 
 def test_recipes_forms_that_are_wrong_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(tune.Example, "problem", lambda *_, **__: "it is off")
+    monkeypatch.setattr(timed_form.Example, "problem", lambda *_, **__: "it is off")
     with pytest.raises(CheckFailed, match="it is off"):
         tuned(sam_recipe(), tmp_path / "one")
 
@@ -116,7 +122,7 @@ def test_recipes_forms_that_are_wrong_fail(tmp_path, monkeypatch):
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
 def test_no_seconds(seconds, tmp_path, capsys):
     arguments = ["--model", "smt_t", "--tune", f"--tune-seconds={seconds}", "--out", str(tmp_path)]
-    assert export.main(arguments) == 2
+    assert main(arguments) == 2
     assert "expected more than 0" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -124,3 +130,40 @@ def test_no_seconds(seconds, tmp_path, capsys):
 def test_request_says_what_is_wrong():
     with pytest.raises(InputError, match="seconds to tune in"):
         Request(tune_s=0.0).check(sam_recipe())
+
+
+def test_seconds_without_tune(tmp_path, capsys):
+    assert main(["--model", "smt_t", "--tune-seconds", "5", "--out", str(tmp_path)]) == 2
+    assert "give that, too" in capsys.readouterr().err
+
+
+def test_the_chosen_forms_are_what_is_exported_and_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "ratio_of", lambda *_: 1.5)  # every new form is the faster
+    given, saved = tmp_path / "sam.toml", tmp_path / "saved.toml"
+    given.write_text(
+        'model = "sam"\nprecision = "fp32"\nimage_size = [4, 6]\n'
+        "[sam]\ndim = 32\nheads = 4\nexpand = 2\n[plans]\nengines = ['none']\n"
+    )
+    out = ["--out", str(tmp_path / "one"), "--save-recipe", str(saved)]
+    assert main([str(given), "--tune", *out]) == 0
+    (bundle,) = (tmp_path / "one").iterdir()
+    manifest = read_bundle(bundle)
+    assert manifest.tuning.chosen != manifest.tuning.start
+    assert read_recipe(saved).rewrites == manifest.recipe.rewrites == manifest.tuning.chosen
+    again = export_recipe(read_recipe(saved), out=tmp_path / "two").manifest
+    assert again.files["model.onnx"] == manifest.files["model.onnx"]
+
+
+@pytest.mark.parametrize(("seconds", "forms"), [(1e-9, 1), (300.0, 2)])
+def test_rules_of_ones_own_make_every_form_and_each_once(tmp_path, seconds, forms):
+    calls = []
+
+    def counted(module, options):
+        calls.append(options)
+        return rule.rewrite(module, options)
+
+    rule = next(rule for rule in PIPELINE if rule.name == "fold_batch_norm")
+    rules = [dataclasses.replace(one, rewrite=counted) if one is rule else one for one in PIPELINE]
+    example = (torch.randn(1, 24, 32), 4, 6)
+    done = export(SAM(32, 4, 2), example, out=tmp_path / "own", pipeline=rules, tune_s=seconds)
+    assert len(calls) == 1 + len(done.manifest.tuning.trials) >= forms
