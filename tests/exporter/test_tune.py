@@ -24,6 +24,12 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("SAM_DEPLOY_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture
+def one_option(monkeypatch):
+    """Where it does not matter how many forms are tried."""
+    monkeypatch.setattr(tune, "_ORDER", ("aggregation",))
+
+
 def sam_recipe(**options):
     data = {"model": "sam", "image_size": [4, 6], "precision": "fp32", **options}
     data |= {"sam": {"dim": 32, "heads": 4, "expand": 2}, "plans": {"engines": ["none"]}}
@@ -56,14 +62,14 @@ def test_the_manifest_says_what_was_tried(tmp_path):
     assert msgspec.structs.replace(again, remembered=False) == report
 
 
-def test_other_batches_are_searched_anew(tmp_path):
+def test_other_batches_are_searched_anew(tmp_path, one_option):
     tuned(sam_recipe(), tmp_path / "one")
     report = tuned(sam_recipe(batch=3), tmp_path / "two").tuning
     assert not report.remembered
     assert report.batches == [3]
 
 
-def test_a_torn_memory_is_none(tmp_path):
+def test_a_torn_memory_is_none(tmp_path, one_option):
     tuned(sam_recipe(), tmp_path / "one")
     (kept,) = (tmp_path / "cache").glob("forms-*")
     kept.write_bytes(kept.read_bytes()[:-20])
@@ -99,13 +105,13 @@ def test_a_faster_form_that_is_wrong_is_not_taken(tmp_path, monkeypatch):
     assert all("does not compute what PyTorch does" in t.refused for t in manifest.tuning.trials)
 
 
-def test_a_form_that_is_not_faster_is_not_taken(tmp_path, monkeypatch):
+def test_a_form_that_is_not_faster_is_not_taken(tmp_path, monkeypatch, one_option):
     monkeypatch.setattr(tune, "ratio_of", lambda *_: 1.01)  # within noise
     manifest = tuned(sam_recipe(), tmp_path / "one")
     assert manifest.tuning.chosen == sam_recipe().rewrites
 
 
-def test_a_lucky_round_is_not_kept(tmp_path, monkeypatch):
+def test_a_lucky_round_is_not_kept(tmp_path, monkeypatch, one_option):
     found = iter([1.5, *[0.9] * 50])
     monkeypatch.setattr(tune, "ratio_of", lambda *_: next(found))
     report = tuned(sam_recipe(), tmp_path / "one").tuning
