@@ -173,7 +173,7 @@ def test_an_iterable_that_fails_leaves_nothing(tiny_recipe, tmp_path):
 
 @pytest.mark.parametrize(("ratio", "shipped"), [slow(1.5, "int8"), (0.5, "fp32")])
 def test_the_best_is_shipped(tiny_recipe, tmp_path, monkeypatch, ratio, shipped):
-    monkeypatch.setattr(verdict, "_ratio", lambda *_: ratio)  # no machine is fast on demand
+    monkeypatch.setattr(verdict, "speed_ratio", lambda *_: ratio)  # no machine is fast on demand
     request = Request(calibration=samples(), ship_best=True, sensitivity=True)
     export = export_recipe(tiny_recipe(precision="int8"), out=tmp_path, request=request)
     manifest = read_bundle(export.bundle)
