@@ -12,6 +12,13 @@ LayerKind = Literal["linear", "conv", "depthwise", "grouped", "first", "head"]
 "conv" another dense convolution, "first" the first layer on an input and "head" the last before an
 output, whatever they are otherwise."""
 
+QuantizationTarget = Literal["tensorrt", "cpu"]
+"""What a quantized graph is laid out for. TensorRT wants Q/DQ before a layer, a CPU on both sides:
+each runs the other's in floats, or not at all."""
+TARGETS: dict[QuantizationTarget, str] = {
+    "tensorrt": "TensorRT, FP16 beside them",
+    "cpu": "CPUs, FP32 beside them",
+}
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 SYNTHETIC = "synthetic"
 """What stands for a folder where built-in images are asked for."""
@@ -24,8 +31,10 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     stay in floats.
     """
 
-    kinds: list[LayerKind] = msgspec.field(default_factory=lambda: ["linear", "conv"])
-    """The kinds of layers that are quantized."""
+    target: QuantizationTarget = "tensorrt"
+    """What runs it: "tensorrt" has FP16 beside the quantized layers, "cpu" FP32."""
+    kinds: list[LayerKind] | None = None
+    """The kinds of layers that are quantized; without it the target's."""
     quantize: list[str] = []
     """Module paths (all below belongs to them) that are quantized whatever their kind."""
     keep: list[str] = []
@@ -40,6 +49,15 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     rounding: Literal["together", "nearest"] = "together"
     """Weights are rounded so that the errors of a layer's output cancel (GPTQ,
     https://arxiv.org/abs/2210.17323), or each to its nearest."""
+
+    @property
+    def taken_kinds(self) -> list[LayerKind]:
+        """The kinds that are quantized: for TensorRT dense layers inside, for a CPU all but heads."""
+        if self.kinds is not None:
+            return self.kinds
+        if self.target == "cpu":
+            return ["linear", "conv", "depthwise", "grouped", "first"]
+        return ["linear", "conv"]
 
     def __post_init__(self) -> None:
         """Refuse a path that is to be quantized and not.
@@ -67,6 +85,9 @@ class QuantizedLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     name: str
     kind: LayerKind
     input_range: float
+    input_span: tuple[float, float] | None = None
+    """The least and greatest input, where they are quantized as such; `output_span` the same."""
+    output_span: tuple[float, float] | None = None
 
 
 class GroupCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,6 +119,7 @@ class SearchReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class QuantizationReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was quantized: the layers, how many were smoothed, and the part of the multiply-adds."""
 
+    target: QuantizationTarget = "tensorrt"
     calibration: CalibrationReport
     layers: list[QuantizedLayer]
     smoothed: int

@@ -21,7 +21,7 @@ from sam_deploy.validation import is_plain_name, struct_from_dict
 
 FloatPrecision = Literal["fp32", "fp16"]
 Precision = Literal["fp32", "fp16", "int8", "fp8"]
-"""INT8 and FP8 are of the layers that are quantized; what is beside them is FP16."""
+"""INT8 and FP8 are of the layers that are quantized; beside them is FP16, or for a CPU FP32."""
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Points = Annotated[float, Meta(ge=0, le=5)]
@@ -167,6 +167,21 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError("io_dtype and islands belong to precision 'fp16' and those below")
         if self.precision not in QUANTIZED and (self.quantization or self.calibration):
             raise ValueError("quantization and calibration belong to precision 'int8' and 'fp8'")
+        if self.is_for_cpu:
+            self._check_for_cpu()
+
+    def _check_for_cpu(self) -> None:
+        if self.precision == "fp8":
+            raise ValueError("no CPU computes in FP8: quantization.target 'cpu' goes with 'int8'")
+        if self.io_dtype != "fp32":
+            raise ValueError(
+                "io_dtype 'fp16' is for GPUs: with quantization.target 'cpu' take 'fp32'"
+            )
+        if set(self.plans.engines) - {"auto", "none"}:
+            raise ValueError(
+                "plans.engines asks for a TensorRT plan, and quantization.target is 'cpu': "
+                "TensorRT refuses that graph"
+            )
 
     def _check_known(self) -> None:
         known = architecture.list_models()
@@ -222,6 +237,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return ":" in self.model
 
     @property
+    def is_for_cpu(self) -> bool:
+        """Whether its quantized graph is laid out for CPUs."""
+        return self.quantization is not None and self.quantization.target == "cpu"
+
+    @property
+    def beside(self) -> FloatPrecision:
+        """The floats of what is not quantized."""
+        return "fp32" if self.precision == "fp32" or self.is_for_cpu else "fp16"
+
+    @property
     def is_sam(self) -> bool:
         """Whether this is the SAM module on its own."""
         return self.model == architecture.SAM
@@ -234,8 +259,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def name(self) -> str:
-        """The bundle's name: <model>[-features|-softmax|-b8]-<precision>[-<size>]."""
-        return self.named(self.precision)
+        """The bundle's name: <model>[-features|-softmax|-b8]-<precision>[-cpu][-<size>]."""
+        return self.named(self.precision + ("-cpu" if self.is_for_cpu else ""))
 
     def named(self, precision: str) -> str:
         """The name with something else for the precision: "best", where that is yet to be found."""

@@ -36,6 +36,7 @@ def read(**lines):
         {},
         {"quantization": FULL, "plans": PLANS, "calibration": "synthetic"},
         {"precision": "fp8", "quantization": {"method": "entropy"}},
+        {"quantization": {"target": "cpu", "kinds": ["conv"]}},
     ],
 )
 def test_it_comes_back_from_toml_and_json(lines, tmp_path):
@@ -80,6 +81,7 @@ WRONG = {
     "smooth": ({"smooth": 1.5}, r"quantization.smooth: Expected .* <= 1"),
     "no list": ({"keep": "head"}, r"quantization.keep: Expected `array`, got `str`"),
     "both": ({"keep": ["a", "b"], "quantize": ["b"]}, r"b: both under quantize and under keep"),
+    "target": ({"target": "gpu"}, r"quantization.target: expected one of .*'cpu'.*'gpu'"),
     "rounding": ({"rounding": "up"}, r"quantization.rounding: expected one of .*'nearest'"),
 }
 
@@ -91,6 +93,25 @@ def test_wrong_lines_are_refused_in_words(case):
         read(quantization=lines)
 
 
+NOT_ON_CPUS = {
+    "fp8": ({"precision": "fp8"}, "no CPU computes in FP8"),
+    "fp16 ends": ({"io_dtype": "fp16"}, "io_dtype 'fp16' is for GPUs"),
+    "a plan": ({"plans": {"engines": ["tensorrt-rtx"]}}, "asks for a TensorRT plan"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_ON_CPUS)
+def test_what_no_cpu_has_is_refused(case):
+    lines, reason = NOT_ON_CPUS[case]
+    with pytest.raises(InputError, match=reason):
+        read(quantization={"target": "cpu"}, **lines)
+
+
+def test_a_target_is_in_the_name():
+    assert read(quantization={"target": "cpu"}).name == "smt_t-int8-cpu-224"
+    assert read(quantization={"target": "tensorrt"}).name == read().name == "smt_t-int8-224"
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("line", [{"quantization": {}}, {"calibration": "synthetic"}])
 def test_floats_have_no_quantization(precision, line):
@@ -100,6 +121,10 @@ def test_floats_have_no_quantization(precision, line):
 
 def test_the_defaults_are_what_the_docs_say():
     policy = Quantization()
-    assert policy.kinds == ["linear", "conv"]
+    assert policy.target == "tensorrt"
+    assert policy.taken_kinds == ["linear", "conv"]
+    on_cpu = ["linear", "conv", "depthwise", "grouped", "first"]
+    assert Quantization(target="cpu").taken_kinds == on_cpu
+    assert Quantization(target="cpu", kinds=["conv"]).taken_kinds == ["conv"]
     assert (policy.method, policy.smooth, policy.rounding) == ("mse", 0.5, "together")
     assert read().quantization is None

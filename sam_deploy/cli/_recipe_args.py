@@ -12,7 +12,7 @@ import msgspec
 from sam_deploy import architecture
 from sam_deploy.errors import CheckpointError, InputError
 from sam_deploy.preprocess import Preprocessing
-from sam_deploy.quantization import Quantization
+from sam_deploy.quantization import TARGETS, Quantization
 from sam_deploy.recipe import (
     QUANTIZED,
     Precision,
@@ -134,7 +134,9 @@ def _overridden(base: dict[str, Any], arguments: argparse.Namespace) -> dict[str
         if getattr(arguments, flag):
             data[flag] = True
     _merge(data, "sam", {key: getattr(arguments, key) for key in ("dim", "heads", "expand")})
-    _merge(data, "quantization", {"method": arguments.calibration_method})
+    _merge(
+        data, "quantization", {"method": arguments.calibration_method, "target": arguments.target}
+    )
     profile = arguments.profile and dict(zip(("min", "opt", "max"), arguments.profile, strict=True))
     _merge(
         data,
@@ -222,7 +224,7 @@ def _quantization_rows(recipe: Recipe, data: Path | None) -> list[tuple[str, str
     moved = [f"{path} too" for path in policy.quantize] + [f"not {path}" for path in policy.keep]
     samples = recipe.calibration or (f"three in four of {data}" if data else "NOTHING GIVEN")
     return [
-        ("quantized", ", ".join([*policy.kinds, *moved])),
+        ("quantized", ", ".join([*policy.taken_kinds, *moved]) + f"; for {TARGETS[policy.target]}"),
         ("calibration", f"{policy.method} on {samples}; smoothing {policy.smooth:g}"),
     ]
 

@@ -14,6 +14,7 @@ from sam_deploy.manifest import Manifest
 from sam_deploy.parity.judge import output_figures
 from sam_deploy.parity_report import Accuracy, OutputParity, ParityReport
 from sam_deploy.plans import PlanInfo
+from sam_deploy.quantization import TARGETS
 from sam_deploy.recipe import Tolerances
 
 Row = tuple[str, str]
@@ -80,6 +81,7 @@ def _quantization(manifest: Manifest) -> list[Row]:
         (
             "quantized",
             f"{len(report.layers)} layers with {report.macs:.1%} of the multiply-adds; "
+            f"for {TARGETS[report.target]}; "
             f"{report.smoothed} inputs smoothed; {calibration.method} on {calibration.samples} "
             f"{calibration.data} samples",
         )
@@ -87,7 +89,7 @@ def _quantization(manifest: Manifest) -> list[Row]:
     for cost in report.sensitivity[:10]:
         agreement = cost.top1_agreement
         shown = "" if agreement is None else f", top-1 agreement {agreement:.3f}"
-        kept = ", kept in FP16" if cost.kept else ""
+        kept = ", kept in floats" if cost.kept else ""
         rows.append(("group", f"{cost.group}: relative RMS {cost.relative_rms:.1e}{shown}{kept}"))
     if len(report.sensitivity) > 10:
         rows.append(("group", f"and {len(report.sensitivity) - 10} more in {QUANTIZATION}"))

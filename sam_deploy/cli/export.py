@@ -22,7 +22,7 @@ from sam_deploy.cli._save_recipe import check_writable, save_recipe
 from sam_deploy.cli._tables import bundle_rows, print_rows
 from sam_deploy.errors import InputError
 from sam_deploy.plans import EngineChoice
-from sam_deploy.quantization import SYNTHETIC, CalibrationMethod
+from sam_deploy.quantization import SYNTHETIC, CalibrationMethod, QuantizationTarget
 from sam_deploy.recipe import shipped_models
 
 if TYPE_CHECKING:
@@ -170,6 +170,12 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, help="what parity is measured on: a folder of images, or an .npz"
     )
     quantized = made.add_argument_group("INT8 and FP8")
+    quantized.add_argument(
+        "--target",
+        choices=get_args(QuantizationTarget),
+        help="what INT8 is laid out for: tensorrt with FP16 beside it, or cpu with FP32 beside it "
+        "(default: tensorrt)",
+    )
     quantized.add_argument(
         "--calibration",
         metavar="DIR|FILE.npz|synthetic",

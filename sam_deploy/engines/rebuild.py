@@ -13,7 +13,7 @@ from sam_deploy.bundle import MODEL, check_target, file_infos, publish, read_bun
 from sam_deploy.engines.choosing import chosen
 from sam_deploy.engines.plan_from_onnx import plan_from_onnx
 from sam_deploy.engines.targets import target_capabilities
-from sam_deploy.errors import BundleError, MachineError
+from sam_deploy.errors import BundleError, InputError, MachineError
 from sam_deploy.manifest import Manifest
 from sam_deploy.plans import Flavour, PlanInfo, PlanOptions, plan_file
 from sam_deploy.progress import Progress
@@ -47,12 +47,17 @@ def rebuild(
 
     Raises:
         BundleError: no bundle, or a damaged one.
-        InputError: it cannot be written to; else as `plan_from_onnx`.
+        InputError: it cannot be written to, or is quantized for CPUs; else as `plan_from_onnx`.
         MachineError: nothing of the family can build here, or the disk is full.
         CheckFailed: as `plan_from_onnx`.
     """
     progress = progress or Progress()
     manifest = read_bundle(bundle)
+    if manifest.recipe.is_for_cpu:
+        raise InputError(
+            f"{bundle} is quantized for CPUs, and TensorRT refuses that graph. Export its model "
+            "with --target tensorrt."
+        )
     check_target(bundle, force=True)
     if options is None:
         options = manifest.recipe.plans

@@ -43,7 +43,7 @@ def best_artefact(
         ship, verdicts = measured.ship, made.verdicts
         place.notes.give([measured.text])
     except CheckFailed as failure:
-        ship = _usual_floats()
+        ship = recipe.beside if recipe.is_for_cpu else _usual_floats()
         failed = f"{recipe.precision.upper()} failed its checks, so {ship.upper()} is exported"
         place.notes.give([f"{failed}: {failure}"])
     for path in place.folder.iterdir():

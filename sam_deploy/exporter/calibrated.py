@@ -15,19 +15,24 @@ from sam_deploy.precision.macs import multiply_adds
 from sam_deploy.precision.quantize import (
     FP8,
     INT8,
+    INT8_BY_UINT8,
+    UINT8,
     Grid,
     Layer,
     Places,
     QuantizedWeight,
+    Span,
     channel_maxima,
     insert_qdq,
+    insert_qdq_around,
     layers_to_quantize,
+    least_scale,
     observe,
     places_of,
     quantized_weight,
     smooth,
     smoothable,
-    threshold,
+    span,
     weighted_layers,
     write_channels,
     write_observed,
@@ -49,16 +54,27 @@ GRIDS: dict[Precision, Grid] = {"int8": INT8, "fp8": FP8}
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration found: the largest |x| of activations, and the quantized weights of layers,
-    by their names.
+    """What calibration found: the ranges of activations, and the quantized weights of layers, by
+    their names. `grid` is the weights'.
     """
 
     grid: Grid
     policy: Quantization
-    ranges: dict[str, float]
+    ranges: dict[str, Span]
     weights: dict[str, QuantizedWeight]
     smoothed: int
     report: CalibrationReport
+
+    def insert(self, graph: ir.Graph, layers: Sequence[Layer]) -> dict[str, float]:
+        """Put Q/DQ at `layers` into `graph`, in place, as the target wants it.
+
+        Returns how large each new value can become that will be FP16, by name.
+        """
+        if self.policy.target == "cpu":
+            insert_qdq_around(graph, layers, self.ranges, self.weights)
+            return {}
+        limits = {name: range_.largest for name, range_ in self.ranges.items()}
+        return insert_qdq(graph, layers, limits, self.weights, self.grid)
 
 
 def calibrate(
@@ -77,7 +93,9 @@ def calibrate(
         PrecisionError: the policy names no layer, or leaves none.
         InputError: there are no samples, or they make something that is not finite.
     """
-    policy, grid = recipe.quantization or Quantization(), GRIDS[recipe.precision]
+    policy = recipe.quantization or Quantization()
+    on_cpu = policy.target == "cpu"
+    grid = INT8_BY_UINT8 if on_cpu else GRIDS[recipe.precision]
     layers = weighted_layers(graph.graph)
     chosen = layers_to_quantize(layers, policy, islands)
     path = work / "observed.onnx"
@@ -98,6 +116,8 @@ def calibrate(
             advance(rows)
 
         activations = list(dict.fromkeys(layer.activation for layer in chosen))
+        if on_cpu:
+            activations = list(dict.fromkeys([*activations, *(la.output for la in chosen)]))
         write_observed(graph, activations, path)
         runner = OnnxRunner(path, in_file_order=True)
         readers = _readers(chosen) if policy.rounding == "together" else {}
@@ -106,11 +126,13 @@ def calibrate(
         found = observe(runner, batches, readers, max(_ROWS // number, _LEAST_ROWS))
     path.unlink()
     with progress.stage("round", len(chosen)) as advance:
-        ranges = {name: threshold(one.histogram, policy, grid) for name, one in found.items()}
+        levels = UINT8 if on_cpu else grid
+        ranges = {name: span(one.histogram, policy, levels) for name, one in found.items()}
         weights = {}
         for layer in chosen:
+            least = least_scale(layer, ranges[layer.input]) if on_cpu else 0.0
             weights[layer.name] = quantized_weight(
-                layer, grid, found[layer.input].moments(places_of(layer))
+                layer, grid, found[layer.input].moments(places_of(layer)), least
             )
             advance(1)
     report = CalibrationReport(
@@ -129,6 +151,10 @@ def _readers(layers: Sequence[Layer]) -> dict[str, list[Places]]:
     return found
 
 
+def _ends(range_: Span) -> tuple[float, float]:
+    return range_.low, range_.high
+
+
 def quantize(
     graph: ir.Model, calibrated: Calibrated, islands: Sequence[IslandReport]
 ) -> tuple[QuantizationReport, dict[str, float]]:
@@ -140,19 +166,21 @@ def quantize(
     macs = {layer.node: multiply_adds(layer.node) for layer in layers}
     everything = sum(multiply_adds(node) for node in graph.graph)
     chosen = layers_to_quantize(layers, calibrated.policy, islands)
+    ranges, on_cpu = calibrated.ranges, calibrated.policy.target == "cpu"
     report = QuantizationReport(
+        target=calibrated.policy.target,
         calibration=calibrated.report,
         layers=[
             QuantizedLayer(
                 name=layer.name,
                 kind=layer.kind,
-                input_range=calibrated.ranges[layer.input],
+                input_range=ranges[layer.input].largest,
+                input_span=_ends(ranges[layer.input]) if on_cpu else None,
+                output_span=_ends(ranges[layer.output.name or ""]) if on_cpu else None,
             )
             for layer in chosen
         ],
         smoothed=calibrated.smoothed,
         macs=sum(macs[layer.node] for layer in chosen) / max(everything, 1),
     )
-    return report, insert_qdq(
-        graph.graph, chosen, calibrated.ranges, calibrated.weights, calibrated.grid
-    )
+    return report, calibrated.insert(graph.graph, chosen)

@@ -24,6 +24,8 @@ def flavours_for(recipe: Recipe, request: Request) -> tuple[list[Flavour], list[
             no plan can be timed here.
         InputError: the target GPUs are unknown, or cannot compute in this precision.
     """
+    if recipe.is_for_cpu:
+        return [], []
     flavours, skipped = chosen(
         recipe.plans.engines,
         precision=recipe.precision,

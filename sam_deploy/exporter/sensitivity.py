@@ -22,7 +22,6 @@ from sam_deploy.parity_report import OutputParity
 from sam_deploy.precision.macs import multiply_adds
 from sam_deploy.precision.quantize import (
     Layer,
-    insert_qdq,
     is_below,
     layers_to_quantize,
     weighted_layers,
@@ -155,8 +154,7 @@ class Sensitivity:
         """The worst output with just the layers `names` quantized, on the first `count` samples."""
         variant = self._graph.clone()
         layers = [layer for layer in weighted_layers(variant.graph) if layer.name in names]
-        found = self._calibrated
-        insert_qdq(variant.graph, layers, found.ranges, found.weights, found.grid)
+        self._calibrated.insert(variant.graph, layers)
         ir.save(variant, self._path)
         runner = OnnxRunner(self._path)
         figures = {

@@ -63,10 +63,12 @@ def measure(
     calibrated = None
     if data.calibration is not None:
         calibrated = calibrate(graph, recipe, islands, data.calibration, work, progress)
+    if recipe.beside == "fp32":
+        return Measured(islands, {}, calibrated)
     reached = _reached(graph, recipe, data.validation, work / "ranges.onnx", progress)
     if calibrated is not None:
-        for name, largest in calibrated.ranges.items():
-            reached[name] = max(reached.get(name, 0.0), largest)
+        for name, range_ in calibrated.ranges.items():
+            reached[name] = max(reached.get(name, 0.0), range_.largest)
     islands += fp32_only_islands(graph, islands)
     islands += overflow_islands(graph, reached, islands, recipe.io_dtype)
     return Measured(islands, reached, calibrated)
@@ -89,8 +91,9 @@ def write_typed(graph: ir.Model, recipe: Recipe, measured: Measured, path: Path)
         if measured.calibrated is not None:
             quantization, ranges = quantize(graph, measured.calibrated, islands)
             reached |= ranges
-        largest = largest_in_fp16(graph, reached, islands)
-        to_fp16(graph, islands, recipe.io_dtype)
+        if recipe.beside == "fp16":
+            largest = largest_in_fp16(graph, reached, islands)
+            to_fp16(graph, islands, recipe.io_dtype)
     return _written(graph, recipe, islands, share, largest, quantization, path)
 
 

@@ -106,7 +106,9 @@ def verdicts_of(
                 ratio = _plan_ratio(floats, plan, specs, examples, folder, work)
         found.append(verdict(target, "fp16", ratio))
     with progress.stage("verdict"):
-        quantized = _fastest(folder / MODEL)
+        path = folder / MODEL
+        on_cpu = floats.recipe.is_for_cpu
+        quantized = OnnxRunner(path, CPU, spinning=False) if on_cpu else _fastest(path)
         baseline: FloatPrecision = "fp16" if quantized.provider == CUDA else "fp32"
         ratio = _onnx_ratio(floats, baseline, quantized, specs[0], examples, work)
     where = find_gpu().name if quantized.provider == CUDA else cpu_name()

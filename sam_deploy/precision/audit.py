@@ -14,6 +14,7 @@ from sam_deploy.manifest import IslandReport, LargestValue, PrecisionReport
 from sam_deploy.precision.islands import Pinned, island_of
 from sam_deploy.precision.onnx_types import OF_SHAPES
 from sam_deploy.precision.quantize.audit import qdq_problems
+from sam_deploy.precision.quantize.audit_around import around_problems
 from sam_deploy.quantization import QuantizationReport
 from sam_deploy.recipe import FloatPrecision, Precision
 
@@ -44,7 +45,7 @@ def audit_precision(
 
     `island_macs` and `largest` are what `check_share` and `largest_in_fp16` found, for the report.
     The layers in `quantization` must be quantized, and no others; beside them a quantized model is
-    FP16.
+    FP16, for a CPU FP32.
     Nodes that touch no floats (sizes, indices) have no precision.
 
     Types are inferred anew from the inputs and weights; what the graph says of itself is dropped
@@ -56,7 +57,8 @@ def audit_precision(
             contradict each other, or other layers are quantized than were asked for.
     """
     quantized = {layer.name for layer in quantization.layers} if quantization else set()
-    beside: Precision = "fp16" if quantization else precision
+    for_cpu = quantization is not None and quantization.target == "cpu"
+    beside: Precision = "fp32" if for_cpu else "fp16" if quantization else precision
     types = _inferred_types(model)
     groups: dict[str, dict[str, int]] = {}
     problems: list[str] = []
@@ -74,7 +76,11 @@ def audit_precision(
             problems.append(f"{node.name} computes in {dtype}, expected {expected}")
     problems += _foreign_casts(model, types, islands)
     if quantization:
-        problems += qdq_problems(model, quantized, _STORED[precision])
+        problems += (
+            around_problems(model, quantized)
+            if for_cpu
+            else qdq_problems(model, quantized, _STORED[precision])
+        )
     for value in [*model.graph.input, *model.graph.output]:
         dtype = _NAMES.get(value.type.tensor_type.elem_type, io_dtype)
         if dtype != io_dtype:

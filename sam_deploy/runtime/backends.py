@@ -24,6 +24,7 @@ from sam_deploy.tensorrt_family import FULL_NAME
 BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda", "openvino", "cpu")
 """In the order of preference; the last three are the ONNX on ONNX Runtime."""
 _PLANS: dict[str, Flavour] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
+_ON_CPU = ("openvino", "cpu")
 _PROVIDERS = {"cuda": CUDA, "openvino": OPENVINO, "cpu": CPU}
 
 
@@ -51,6 +52,8 @@ def start(name: str, folder: Path, manifest: Manifest, *, contexts: int, threads
         MachineError: what it needs is missing, or no plan fits; says what to do.
         BundleError: a plan in another's place, or a graph that is not the manifest's.
     """
+    if manifest.recipe.is_for_cpu and name not in _ON_CPU:
+        raise MachineError("it is quantized for CPUs; for a GPU export it with --target tensorrt")
     if name in _PLANS:
         return _with_plan(folder, manifest, _PLANS[name], contexts)
     provider = _PROVIDERS[name]

@@ -44,17 +44,17 @@ FEW = 16
 @pytest.fixture(scope="module")
 def fast():
     """A model is lowered once for all precisions, and few samples find the ranges."""
-    lower, done = stages._lowered, {}
+    lower, done = stages.lowered, {}
 
     def lowered(subject, recipe, *rest):
         key = (recipe.model, recipe.features, recipe.batch)
         if key not in done:
             done[key] = lower(subject, recipe, *rest)
-        graph, rewrites = done[key]
-        return graph.clone(), rewrites  # the precision is written into it
+        # the precision is written into the graph
+        return done[key]._replace(graph=done[key].graph.clone())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "_lowered", lowered)
+        patch.setattr(stages, "lowered", lowered)
         patch.setattr("sam_deploy.exporter.calibration_data.SYNTHETIC_SAMPLES", FEW)
         yield
 

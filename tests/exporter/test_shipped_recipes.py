@@ -1,4 +1,6 @@
-"""Every shipped recipe ends in a bundle that PyTorch agrees with and TensorRT-RTX parses."""
+"""Every shipped recipe ends in a bundle that PyTorch agrees with and TensorRT-RTX parses, but for
+those that are laid out for CPUs.
+"""
 
 import msgspec
 import pytest
@@ -21,5 +23,5 @@ def test_it_exports(path, tmp_path):
     assert done.bundle.name == path.stem
     assert done.manifest.parity[0].passed
     parsed = Parsed((done.bundle / "model.onnx").read_bytes())
-    assert parsed.taken
-    assert parsed.complaints == []
+    assert parsed.taken != recipe.is_for_cpu
+    assert bool(parsed.complaints) == recipe.is_for_cpu

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from sam_deploy.precision.quantize import FP8, INT8, threshold
+from sam_deploy.precision.quantize import FP8, INT8
 from sam_deploy.precision.quantize.histogram import BINS, Histogram
+from sam_deploy.precision.quantize.thresholds import threshold
 from sam_deploy.quantization import Quantization
 
 pytestmark = pytest.mark.long

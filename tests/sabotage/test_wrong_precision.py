@@ -58,7 +58,7 @@ def test_half_a_scale_of_an_input_is_told_from_its_range(tiny_int8, tiny_judged,
     result = tiny_judged(changed(tiny_int8, halved(INPUT_SCALE)))
     assert named(result) == {"precision"}
     assert "block1.0.attn.proj/Conv has the scale" in check(result, "precision").detail
-    assert "(1 layers)" in check(result, "precision").detail
+    assert "(1 findings)" in check(result, "precision").detail
     assert relative_rms(result) > relative_rms(untouched["int8"])
 
 

@@ -11,12 +11,16 @@ BINS = 4096  # at least half of them are in use: the range doubles only when it 
 
 
 class Histogram:
-    """Counts of |x| in equal bins over [0, limit]; `limit` doubles where a larger value comes."""
+    """Counts of |x| in equal bins over [0, limit]; `limit` doubles where a larger value comes.
+
+    `least` and `greatest` are of x itself.
+    """
 
     def __init__(self) -> None:
         self.counts: npt.NDArray[np.int64] = np.zeros(BINS, np.int64)
         self.limit = 0.0
         self.largest = 0.0
+        self.least, self.greatest = np.inf, -np.inf
 
     def update(self, x: Array) -> None:
         """Take in the values of `x`, of any shape.
@@ -37,6 +41,8 @@ class Histogram:
         else:
             self.counts[0] += sizes.size
         self.largest = max(self.largest, largest)
+        self.least = min(self.least, float(np.min(x, initial=np.inf)))
+        self.greatest = max(self.greatest, float(np.max(x, initial=-np.inf)))
 
     @property
     def centres(self) -> npt.NDArray[np.float64]:

@@ -37,6 +37,11 @@ class Layer:
         return self.activation.name or ""
 
     @property
+    def output(self) -> ir.Value:
+        """What it makes."""
+        return self.node.outputs[0]
+
+    @property
     def path(self) -> str:
         """The path of its PyTorch module."""
         return self.name.rpartition("/")[0]

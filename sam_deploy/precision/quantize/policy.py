@@ -9,6 +9,8 @@ from sam_deploy.precision.islands import Pinned, is_in
 from sam_deploy.precision.quantize.layers import Layer
 from sam_deploy.quantization import Quantization
 
+_WITH_INTEGERS = ("Conv", "Gemm", "MatMul")  # on a CPU
+
 
 def layers_to_quantize(
     layers: Sequence[Layer], policy: Quantization, islands: Sequence[Pinned] = ()
@@ -26,12 +28,16 @@ def layers_to_quantize(
                 f"{known or 'none'}, ..."
             )
     chosen = [
-        layer for layer in layers if _is_chosen(layer, policy) and not is_in(layer.node, islands)
+        layer
+        for layer in layers
+        if _is_chosen(layer, policy)
+        and not is_in(layer.node, islands)
+        and not (policy.target == "cpu" and layer.node.op_type not in _WITH_INTEGERS)
     ]
     if not chosen:
         raise PrecisionError(
             f"nothing to quantize: of {len(layers)} layers with weights the policy takes none "
-            f"(kinds {', '.join(policy.kinds) or 'none'}). Export in FP16."
+            f"(kinds {', '.join(policy.taken_kinds) or 'none'}). Export in floats."
         )
     return chosen
 
@@ -39,7 +45,7 @@ def layers_to_quantize(
 def _is_chosen(layer: Layer, policy: Quantization) -> bool:
     said = [(len(path), True) for path in policy.quantize if is_below(layer, path)]
     said += [(len(path), False) for path in policy.keep if is_below(layer, path)]
-    return max(said)[1] if said else layer.kind in policy.kinds
+    return max(said)[1] if said else layer.kind in policy.taken_kinds
 
 
 def is_below(layer: Layer, path: str) -> bool:

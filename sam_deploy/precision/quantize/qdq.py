@@ -1,7 +1,7 @@
-"""Explicit quantization: Q/DQ before the layers that are quantized, their weights stored as such.
+"""Explicit quantization for TensorRT: Q/DQ before the layers that are quantized.
 
-Symmetric, zero point 0; activations with one scale, weights with one an output channel; biases
-stay floats. TensorRT, TensorRT-RTX and ONNX Runtime read this form alike.
+Symmetric, zero point 0; activations with one scale, weights with one an output channel, stored as
+such; biases stay floats. TensorRT, TensorRT-RTX and ONNX Runtime read this form alike.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from sam_deploy.precision.quantize.graph_names import GraphNames
 from sam_deploy.precision.quantize.grids import Grid
 from sam_deploy.precision.quantize.layers import Layer
 from sam_deploy.precision.quantize.weights import QuantizedWeight, fp16_scale
-from sam_deploy.runner import Array
 
 
 def insert_qdq(
@@ -29,7 +29,7 @@ def insert_qdq(
 
     Returns the range of each new value that is a float, by its name.
     """
-    names = _Names(graph)
+    names = GraphNames(graph)
     made: dict[ir.Value, ir.Value] = {}
     reached: dict[str, float] = {}
     for layer in layers:
@@ -39,11 +39,13 @@ def insert_qdq(
             made[activation] = _quantized(graph, names, layer, limit, grid)
             reached[made[activation].name or ""] = limit
         layer.node.replace_input_with(0, made[activation])
-        layer.node.replace_input_with(1, _weight(graph, names, layer, weights[layer.name]))
+        layer.node.replace_input_with(1, insert_weight(graph, names, layer, weights[layer.name]))
     return reached
 
 
-def _quantized(graph: ir.Graph, names: _Names, layer: Layer, limit: float, grid: Grid) -> ir.Value:
+def _quantized(
+    graph: ir.Graph, names: GraphNames, layer: Layer, limit: float, grid: Grid
+) -> ir.Value:
     """`layer`'s activation through Q and DQ, inserted before it."""
     scale = names.weight(f"{layer.path}.input_scale", fp16_scale(limit, grid))
     zero = names.weight(f"{layer.path}.input_zero_point", grid.quantized(np.zeros(())))
@@ -51,12 +53,14 @@ def _quantized(graph: ir.Graph, names: _Names, layer: Layer, limit: float, grid:
     q = ir.node("QuantizeLinear", [x, scale, zero], name=names.node(f"{layer.path}/QuantizeLinear"))
     q.outputs[0].dtype, q.outputs[0].shape = grid.dtype, x.shape
     q.outputs[0].name = f"{q.name}:0"
-    dq = _dequantize(names, layer.path, [q.outputs[0], scale, zero], x.shape)
+    dq = dequantize(names, layer.path, [q.outputs[0], scale, zero], x.shape)
     graph.insert_before(layer.node, [q, dq])
     return dq.outputs[0]
 
 
-def _weight(graph: ir.Graph, names: _Names, layer: Layer, weight: QuantizedWeight) -> ir.Value:
+def insert_weight(
+    graph: ir.Graph, names: GraphNames, layer: Layer, weight: QuantizedWeight
+) -> ir.Value:
     """`layer`'s weight through DQ, stored in the grid's type."""
     value = layer.weight
     stored = names.weight(f"{value.name}.{weight.grid.name}", weight.units)
@@ -64,20 +68,21 @@ def _weight(graph: ir.Graph, names: _Names, layer: Layer, weight: QuantizedWeigh
     zeros = weight.grid.quantized(np.zeros(len(weight.scale)))
     zero = names.weight(f"{value.name}.zero_point", zeros)
     inputs = [stored, scale, zero]
-    dq = _dequantize(names, layer.path, inputs, value.shape, layer.output_axis)
+    dq = dequantize(names, layer.path, inputs, value.shape, layer.output_axis)
     graph.insert_before(layer.node, dq)
     if len(value.uses()) <= 1 and value.name is not None:  # none but this layer reads it
         del graph.initializers[value.name]
     return dq.outputs[0]
 
 
-def _dequantize(
-    names: _Names,
+def dequantize(
+    names: GraphNames,
     path: str,
     inputs: Sequence[ir.Value],
     shape: ir.Shape | None,
     axis: int | None = None,
 ) -> ir.Node:
+    """A DQ of `inputs` (units, scale, zero point) to floats of `shape`; not inserted."""
     dq = ir.node(
         "DequantizeLinear",
         inputs,
@@ -87,32 +92,3 @@ def _dequantize(
     output = dq.outputs[0]
     output.dtype, output.shape, output.name = ir.DataType.FLOAT, shape, f"{dq.name}:0"
     return dq
-
-
-class _Names:
-    """Gives new nodes and weights names that the graph does not have yet."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
-        self._nodes = {node.name for node in graph}
-
-    def node(self, wanted: str) -> str:
-        name = wanted.removeprefix("/")
-        count = 1
-        while name in self._nodes:
-            count += 1
-            name = f"{wanted.removeprefix('/')}_{count}"
-        self._nodes.add(name)
-        return name
-
-    def weight(self, wanted: str, array: Array) -> ir.Value:
-        name = wanted.removeprefix(".")
-        count = 1
-        while name in self._graph.initializers:
-            count += 1
-            name = f"{wanted.removeprefix('.')}_{count}"
-        tensor = ir.tensor(np.asarray(array, order="C"), name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        value.shape = ir.Shape(array.shape)
-        self._graph.register_initializer(value)
-        return value

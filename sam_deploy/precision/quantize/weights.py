@@ -25,17 +25,20 @@ class QuantizedWeight:
 
 
 def quantized_weight(
-    layer: Layer, grid: Grid, moments: npt.NDArray[np.float64] | None = None
+    layer: Layer,
+    grid: Grid,
+    moments: npt.NDArray[np.float64] | None = None,
+    least: FloatArray | float = 0.0,
 ) -> QuantizedWeight:
     """The weight of `layer` in `grid`.
 
     With `moments`, the mean of x x' over the rows x that it reads, it is rounded so that the
-    errors of its output cancel.
+    errors of its output cancel. No scale is below `least`, of every output or one for all.
     """
     assert layer.weight.const_value is not None
     weight = layer.weight.const_value.numpy().astype(np.float64)
     rows = np.moveaxis(weight, layer.output_axis, 0).reshape(weight.shape[layer.output_axis], -1)
-    scale = fp16_scale(np.abs(rows).max(axis=1), grid)
+    scale = fp16_scale(np.maximum(np.abs(rows).max(axis=1), least * grid.largest), grid)
     if moments is not None:
         units = rounded_together(rows, scale.astype(np.float64), moments, grid)
     else:

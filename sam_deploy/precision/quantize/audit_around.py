@@ -1,0 +1,103 @@
+"""The audit of explicit quantization for CPUs: listed layers are of integers on every side, and
+nothing else is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from sam_deploy.precision.quantize.grids import INT8_BY_UINT8
+
+_LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
+_ZEROS = {"activation": TensorProto.UINT8, "weight": TensorProto.INT8, "bias": TensorProto.INT32}
+_PLACES = ("activation", "weight", "bias")  # of a layer's inputs
+
+
+def around_problems(model: onnx.ModelProto, listed: Collection[str]) -> Iterator[str]:
+    """What contradicts it that just the layers `listed` compute in integers.
+
+    Every input of theirs must come from a DQ, activations of UINT8, weights of INT8 with a zero
+    point of 0 and within what does not saturate, biases of INT32; all that reads what they make
+    must be a Q. Every Q must be at such a layer, its scale a positive constant that its DQ has too.
+    """
+    graph = model.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    ends = {value.name for value in graph.output}
+    at_layers: set[str] = set()
+    names = set()
+    for node in graph.node:
+        names.add(node.name)
+        if node.name in listed:
+            yield from _layer_problems(node, weights, makers)
+            output = node.output[0]
+            around = [reader.op_type == "QuantizeLinear" for reader in readers.get(output, [])]
+            if output not in ends and not (around and all(around)):
+                yield f"{node.name} is listed as quantized, and what it makes is not"
+            at_layers |= {output, *node.input}
+        elif node.op_type in _LAYERS and _from_dq(node.input[1], makers) is not None:
+            yield f"{node.name} reads a quantized weight and is not listed as quantized"
+    for node in graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        pairs = readers.get(node.output[0], [])
+        if not pairs or any(pair.op_type != "DequantizeLinear" for pair in pairs):
+            yield f"{node.name} is not followed by its DequantizeLinear"
+        elif any(pair.input[1:3] != node.input[1:3] for pair in pairs):
+            yield f"{node.name} has another scale or zero point than its DequantizeLinear"
+        elif node.input[0] not in at_layers and not {p.output[0] for p in pairs} & at_layers:
+            yield f"{node.name} is at no layer that is listed as quantized"
+        yield from _pair_problems(node, weights, TensorProto.UINT8)
+    for name in sorted(set(listed) - names):
+        yield f"{name} is listed as quantized and is not in the graph"
+
+
+def _layer_problems(
+    node: onnx.NodeProto,
+    weights: Mapping[str, onnx.TensorProto],
+    makers: Mapping[str, onnx.NodeProto],
+) -> Iterator[str]:
+    for place, name in zip(_PLACES, node.input, strict=False):
+        dq = _from_dq(name, makers)
+        if dq is None:
+            yield f"{node.name} is listed as quantized, and its {place} is not"
+            continue
+        yield from _pair_problems(dq, weights, _ZEROS[place])
+        if place == "activation" or dq.input[0] not in weights or len(dq.input) < 3:
+            continue
+        zero = weights.get(dq.input[2])
+        if zero is not None and np.any(numpy_helper.to_array(zero)):
+            yield f"{node.name} has a {place} with a zero point that is not 0"
+        units = numpy_helper.to_array(weights[dq.input[0]]).astype(np.int64)
+        if place == "weight" and np.abs(units).max(initial=0) > INT8_BY_UINT8.largest:
+            yield (
+                f"{node.name} has a weight of {np.abs(units).max()} units, at most "
+                f"{INT8_BY_UINT8.largest:.0f} are safe: processors without VNNI would saturate"
+            )
+
+
+def _pair_problems(
+    node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], dtype: int
+) -> Iterator[str]:
+    if len(node.input) < 3 or node.input[1] not in weights or node.input[2] not in weights:
+        yield f"{node.name} has no constant scale and zero point"
+        return
+    scale, zero = numpy_helper.to_array(weights[node.input[1]]), weights[node.input[2]]
+    if zero.data_type != dtype:
+        got, wanted = (TensorProto.DataType.Name(t) for t in (zero.data_type, dtype))
+        yield f"{node.name} has a zero point of type {got}, expected {wanted}"
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        yield f"{node.name} has a scale that is not a positive number"
+
+
+def _from_dq(name: str, makers: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto | None:
+    node = makers.get(name)
+    return node if node is not None and node.op_type == "DequantizeLinear" else None
