@@ -25,16 +25,16 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 # For the tests and benchmarks: TensorRT's names (its libraries need a GPU, and are not there),
-# OpenVINO, its provider and NNCF, a tritonserver in an environment of its own (it wants numpy 1), and the
+# OpenVINO and NNCF, a tritonserver in an environment of its own (it wants numpy 1), and the
 # schemas of KServe and Kubernetes as their clients have them.
 $(TESTING): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-10.16 tensorrt-cu13-bindings==10.16.1.11
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/tensorrt-11.4 tensorrt-cu13-bindings==11.4.0.106
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/openvino onnxruntime-ep-openvino==1.8.1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/openvino openvino==2026.4.1
 	$(PYTHON) -m venv $(VENV)/triton
 	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TRITON)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/kserve kserve==0.21.0 kubernetes==31.0.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check openvino==2026.4.1 nncf==3.4.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check nncf==3.4.0
 	@touch $(TESTING)
 
 export: $(READY) ## the main job: export smt_t in FP16 to engines/ (again: ARGS=--force)

@@ -52,7 +52,7 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     @property
     def taken_kinds(self) -> list[LayerKind]:
-        """The kinds that are quantized: for TensorRT dense layers inside, for a CPU all but heads."""
+        """The kinds that are quantized: dense layers inside, for a CPU all but heads."""
         if self.kinds is not None:
             return self.kinds
         if self.target == "cpu":

@@ -15,7 +15,7 @@ NOUNS = {
     "manifest",
     "bundle", "agreement", "preprocess", "images", "synthetic", "class_names", "progress", "runner",
     "quantization", "plans", "cache_folder", "island_names", "gpu_info", "tensorrt_family",
-    "parity_report", "cpu_info", "example",
+    "parity_report", "cpu_info", "example", "latency",
 }  # fmt: skip
 EXPORT = [
     "models",

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from sam_deploy.errors import CheckFailed
 from sam_deploy.example import Example
 from sam_deploy.exporter.lowered import Lowered
-from sam_deploy.parity.latency import speed_ratio
+from sam_deploy.latency import speed_ratio
 from sam_deploy.recipe import DEFAULT_TOLERANCES
 from sam_deploy.reference.subject import Subject
 from sam_deploy.rewrite_options import RewriteOptions

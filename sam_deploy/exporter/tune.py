@@ -18,7 +18,7 @@ from sam_deploy.exporter.lowered import Lowered
 from sam_deploy.exporter.notes import Notes
 from sam_deploy.exporter.timed_form import TimedForm, example_of, ratio_of, timed_form
 from sam_deploy.exporter.tuning_cache import TuningCache
-from sam_deploy.parity.latency import LEAST_GAIN
+from sam_deploy.latency import LEAST_GAIN
 from sam_deploy.recipe import Recipe
 from sam_deploy.reference.subject import Subject
 from sam_deploy.rewrite_options import RewriteOptions

@@ -21,8 +21,8 @@ from sam_deploy.engines import plan_from_onnx
 from sam_deploy.errors import MachineError
 from sam_deploy.exporter.typed import Measured, write_typed
 from sam_deploy.gpu_info import find_gpu
+from sam_deploy.latency import LEAST_GAIN, speed_ratio
 from sam_deploy.manifest import PrecisionReport, TensorSpec, Verdict
-from sam_deploy.parity.latency import LEAST_GAIN, speed_ratio
 from sam_deploy.parity_report import ParityReport
 from sam_deploy.plans import PlanInfo
 from sam_deploy.progress import Progress

@@ -12,6 +12,7 @@ from sam_deploy.example import read_example
 from sam_deploy.runtime.backends import BACKENDS, start
 from sam_deploy.runtime.chosen import Chosen
 from sam_deploy.runtime.engine import Engine
+from sam_deploy.runtime.faster import OpenVINORace
 from sam_deploy.runtime.onnx_runner import require_onnxruntime
 
 
@@ -27,7 +28,8 @@ def load(
 
     The first of "tensorrt", "tensorrt-rtx", "cuda", "openvino" and "cpu" that this machine can run
     runs it, once it has given the outputs that the bundle keeps as its example; the engine's
-    `chosen` says which that is and why not those before it. With `require` it is that one or none.
+    `chosen` says which that is and why not those before it. "openvino" is taken where it is faster
+    than "cpu", which the first load on a machine measures. With `require` it is that one or none.
 
     `contexts` is how many threads run at once, others wait; each takes memory of its own. `threads`
     are ONNX Runtime's, 0 as many as OMP_NUM_THREADS says, or cores. With `refuse_nan` calls with
@@ -52,7 +54,11 @@ def load(
         require_onnxruntime()  # nothing else could run it
     passed_over: dict[str, str] = {}
     failures: list[CheckFailed] = []
+    race = OpenVINORace(folder, manifest, threads)
     for name in [require] if require else BACKENDS:
+        if name == "openvino" and not require and (slower := race.known()):
+            passed_over[name] = slower
+            continue
         try:
             begun = start(name, folder, manifest, contexts=contexts, threads=threads)
             chosen = Chosen(name, begun.runner.backend, begun.artefact, dict(passed_over))
@@ -60,7 +66,10 @@ def load(
                 manifest, begun.runner, chosen, profile=begun.profile, refuse_nan=refuse_nan
             )
             _try_on(engine, folder)
-            return engine
+            if name != "openvino" or require or not (slower := race.run(engine.runner)):
+                return engine
+            engine.close()
+            passed_over[name] = slower
         except (MachineError, CheckFailed) as error:
             if require:
                 raise

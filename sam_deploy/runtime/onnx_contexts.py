@@ -1,24 +1,24 @@
-"""An ONNX Runtime session for many threads: a bounded number of runs at once."""
+"""An ONNX model for many threads: a bounded number of runs at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from sam_deploy.runner import Array, Arrays
-from sam_deploy.runtime.onnx_runner import OnnxRunner
+from sam_deploy.runtime.onnx_backends import AnyOnnxRunner
 from sam_deploy.runtime.pool import Pool
 
 
 class OnnxContexts:
     """Runs `runner`, which engines of the same bundle may share, `contexts` times at once at most.
 
-    ONNX Runtime itself takes any number; each run takes memory of its own, and the cores.
+    ONNX Runtime and OpenVINO take any number; each run takes memory of its own, and the cores.
 
     Raises:
         InputError: `contexts` is below 1.
     """
 
-    def __init__(self, runner: OnnxRunner, contexts: int) -> None:
+    def __init__(self, runner: AnyOnnxRunner, contexts: int) -> None:
         self._pool = Pool(lambda: _Turn(runner), contexts)
         self.backend = runner.backend
         self.provider = runner.provider
@@ -28,7 +28,7 @@ class OnnxContexts:
 
         Raises:
             InputError: it is closed.
-            MachineError: as `OnnxRunner.run`.
+            MachineError: as the runner's `run`.
         """
         with self._pool.taken() as turn:
             return turn.runner.run(inputs)
@@ -39,7 +39,7 @@ class OnnxContexts:
 
 
 class _Turn:
-    def __init__(self, runner: OnnxRunner) -> None:
+    def __init__(self, runner: AnyOnnxRunner) -> None:
         self.runner = runner
 
     def close(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sam_deploy.errors import BundleError, MachineError
 from sam_deploy.runner import Array, Arrays
-from sam_deploy.runtime.openvino import OPENVINO, add_openvino, openvino_lacks
+from sam_deploy.runtime.described import Described
 from sam_deploy.runtime.threads import usual_threads
 
 _DTYPES = {
@@ -19,7 +19,6 @@ _DTYPES = {
 }
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-_REMOTE = "AzureExecutionProvider"  # listed by ONNX Runtime, and no machine of ours
 BIAS_QUANTIZER = "WeightBiasQuantization"
 """An optimizer of ONNX Runtime's that rounds the float biases of INT8 and FP8 layers, some to
 nothing: FP16 scales multiplied are too small for FP16."""
@@ -39,17 +38,6 @@ def require_onnxruntime() -> Any:
             "(or [cuda] on a machine with a GPU)."
         ) from None
     return onnxruntime
-
-
-def installed_providers() -> list[str]:
-    """ONNX Runtime's providers as they are installed, the CPU's first; not all may start.
-
-    Raises:
-        MachineError: onnxruntime is not installed.
-    """
-    available = require_onnxruntime().get_available_providers()
-    found = [CPU, *(name for name in available if name not in (CPU, OPENVINO, _REMOTE))]
-    return found if openvino_lacks() else [*found, OPENVINO]
 
 
 class OnnxRunner:
@@ -85,15 +73,11 @@ class OnnxRunner:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if provider == CUDA and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # CUDA's libraries come in packages of their own
-        # A plug-in is no name in `providers`: named there, ONNX Runtime takes the CPU in silence.
-        named = None if provider == OPENVINO else [_with_options(provider)]
-        if provider == OPENVINO:
-            add_openvino(onnxruntime, options)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
                 options,
-                providers=named,
+                providers=[_with_options(provider)],
                 disabled_optimizers=[] if plain else [BIAS_QUANTIZER],
             )
         except Exception as error:  # its exception classes are not public
@@ -129,14 +113,6 @@ class OnnxRunner:
 def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
     """FP32 is FP32: CUDA's default would multiply in TF32, in silence."""
     return (CUDA, {"use_tf32": "0"}) if provider == CUDA else provider
-
-
-class Described(NamedTuple):
-    """An input or output as the file declares it; `dtype` is numpy's, or ONNX Runtime's own."""
-
-    name: str
-    dtype: str
-    dims: list[int | str]
 
 
 def _described(value: Any) -> Described:

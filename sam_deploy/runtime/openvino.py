@@ -1,69 +1,108 @@
-"""OpenVINO as ONNX Runtime has it: a provider in a package of its own, plugged in when wanted."""
+"""An ONNX file run by OpenVINO on its CPU device."""
 
 from __future__ import annotations
 
-import json
 import threading
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
-from sam_deploy.errors import MachineError
+from sam_deploy.errors import BundleError, MachineError
+from sam_deploy.runner import Array, Arrays
+from sam_deploy.runtime.described import Described
+from sam_deploy.runtime.threads import usual_threads
 
-OPENVINO = "OpenVINOExecutionProvider"
-_PACKAGE = "onnxruntime_ep_openvino"
-# On CPUs with AMX its default is BF16, in silence: FP32 is FP32.
-_LOAD_CONFIG = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "f32"}})
-_once = threading.Lock()
+OPENVINO = "OpenVINO"
+_RESULT = "/sink_port_0"  # behind an output's name, in that of OpenVINO's node for it
 
 
 def openvino_lacks() -> str | None:
-    """Why OpenVINO's provider cannot be tried here; None where its package is installed."""
-    if find_spec(_PACKAGE) is None:
-        return "OpenVINO's provider is not installed. Run: pip install 'sam-deploy[openvino]'"
+    """Why OpenVINO cannot be tried here; None where it is installed."""
+    if PathFinder.find_spec("openvino") is None:
+        return "OpenVINO is not installed. Run: pip install 'sam-deploy[openvino]'"
     return None
 
 
-def add_openvino(onnxruntime: Any, options: Any) -> None:
-    """Have a session made with `options` run on OpenVINO's CPU device, in FP32.
+class OpenVINORunner:
+    """Runs the ONNX file `path` on OpenVINO's CPU device: arrays by name in, arrays by name out.
+
+    What is not quantized is computed in FP32; with `bf16` in BF16 where the CPU has that, and
+    `backend` says so. `threads` 0 is as many as OMP_NUM_THREADS says, or cores. Threads may share
+    it: each call has a request, and so memory, of its own.
 
     Raises:
-        MachineError: the package is not installed, does not load, or takes no device of this
-            machine (it knows Intel's alone).
+        MachineError: OpenVINO is not installed, or does not start here.
+        BundleError: it refuses the file.
     """
-    if lacking := openvino_lacks():
-        raise MachineError(lacking)
-    devices = [
-        device for device in _devices(onnxruntime) if "CPU" in str(device.device.type).upper()
-    ]
-    if not devices:
-        vendor = _cpu_vendor(onnxruntime)
-        raise MachineError(
-            f"OpenVINO's provider takes no device of this machine{vendor}; it runs on Intel's."
-        )
-    options.add_provider_for_devices(devices, {"load_config": _LOAD_CONFIG})
 
+    provider = OPENVINO
 
-def _devices(onnxruntime: Any) -> list[Any]:
-    """Its devices; the library is registered at the first time, for the whole process."""
-
-    def known() -> list[Any]:
-        return [d for d in onnxruntime.get_ep_devices() if d.ep_name == OPENVINO]
-
-    with _once:
-        if found := known():
-            return found
+    def __init__(self, path: Path, *, threads: int = 0, bf16: bool = False) -> None:
+        if lacking := openvino_lacks():
+            raise MachineError(lacking)
         try:
-            package = import_module(_PACKAGE)
-            onnxruntime.register_execution_provider_library(OPENVINO, package.get_library_path())
+            import openvino
+
+            core = openvino.Core()
+            abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        except Exception as error:  # libraries that are missing, a CPU that it does not know
+            raise MachineError(f"OpenVINO does not start on this machine: {error}") from None
+        bf16 = bf16 and "BF16" in abilities
+        settings: dict[str, object] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # On CPUs with AMX its default is BF16, in silence.
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "INFERENCE_NUM_THREADS": threads or usual_threads(),
+        }
+        try:
+            self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except Exception as error:  # its exception classes are not public
-            if "already registered" not in str(error):
-                raise MachineError(f"OpenVINO's provider does not load: {error}") from None
-        return known()
+            raise BundleError(f"OpenVINO refuses {path}: {_first_line(error)}") from None
+        self.backend = f"openvino CPU in {'BF16' if bf16 else 'FP32'}"
+        self.inputs = [_described(value, "") for value in self._compiled.inputs]
+        self.outputs = [_described(value, _RESULT) for value in self._compiled.outputs]
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """One inference; shapes and dtypes as the graph declares them.
+
+        Raises:
+            MachineError: OpenVINO cannot run it here: too little memory, mostly.
+        """
+        with self._request() as request:
+            try:
+                found = request.infer(dict(inputs), share_inputs=True)
+            except Exception as error:  # its exception classes are not public
+                raise MachineError(
+                    f"OpenVINO cannot run it on this machine: {_first_line(error)}"
+                ) from None
+            return {value.name: found[i].copy() for i, value in enumerate(self.outputs)}
+
+    @contextmanager
+    def _request(self) -> Iterator[Any]:
+        with self._lock:
+            request = self._idle.pop() if self._idle else None
+        request = request or self._compiled.create_infer_request()
+        try:
+            yield request
+        finally:
+            with self._lock:
+                self._idle.append(request)
 
 
-def _cpu_vendor(onnxruntime: Any) -> str:
-    vendors = {
-        d.device.vendor for d in onnxruntime.get_ep_devices() if "CPU" in str(d.device.type).upper()
-    }
-    return f" (CPU: {', '.join(sorted(map(str, vendors)))})" if vendors else ""
+def _described(value: Any, mark: str) -> Described:
+    name = value.node.friendly_name.removesuffix(mark)
+    if name not in value.names:
+        name = value.any_name
+    dims = [dim.get_length() if dim.is_static else "?" for dim in value.partial_shape]
+    return Described(name, value.element_type.to_dtype().name, dims)
+
+
+def _first_line(error: Exception) -> str:
+    """What it says, without the places in its sources that its messages begin with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (said or lines or [type(error).__name__])[0]

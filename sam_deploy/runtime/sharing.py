@@ -7,28 +7,31 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from sam_deploy.runtime.onnx_runner import OnnxRunner
+from sam_deploy.runtime.onnx_backends import AnyOnnxRunner, start_onnx
 
 
 class _Key(NamedTuple):
     sha256: str
     provider: str
     threads: int
+    bf16: bool
 
 
-_runners: WeakValueDictionary[_Key, OnnxRunner] = WeakValueDictionary()
+_runners: WeakValueDictionary[_Key, AnyOnnxRunner] = WeakValueDictionary()
 _making = threading.Lock()
 
 
-def shared_runner(path: Path, sha256: str, provider: str, threads: int) -> OnnxRunner:
+def shared_runner(
+    path: Path, sha256: str, provider: str, threads: int, *, bf16: bool
+) -> AnyOnnxRunner:
     """A runner of the file with this hash: one that is in use already, or a new one of `path`.
 
     Raises:
-        MachineError, BundleError: as `OnnxRunner`.
+        MachineError, BundleError: as `start_onnx`.
     """
-    key = _Key(sha256, provider, threads)
+    key = _Key(sha256, provider, threads, bf16)
     with _making:
         runner = _runners.get(key)
         if runner is None:
-            runner = _runners[key] = OnnxRunner(path, provider, threads=threads)
+            runner = _runners[key] = start_onnx(path, provider, threads=threads, bf16=bf16)
         return runner

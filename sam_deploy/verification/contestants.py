@@ -11,9 +11,10 @@ from sam_deploy.errors import BundleError, MachineError
 from sam_deploy.manifest import Manifest
 from sam_deploy.plans import FLAVOURS, BatchProfile
 from sam_deploy.runner import Runner
-from sam_deploy.runtime import OnnxRunner, TensorRTRunner, find_machine
+from sam_deploy.runtime import TensorRTRunner, find_machine
 from sam_deploy.runtime.backends import backend_name
-from sam_deploy.runtime.onnx_runner import installed_providers
+from sam_deploy.runtime.onnx_backends import allows_bf16, installed_providers, start_onnx
+from sam_deploy.runtime.openvino import OPENVINO
 from sam_deploy.runtime.passport import misfit, stale
 from sam_deploy.runtime.plan_file import read_plan
 from sam_deploy.verification.result import ArtefactResult, Skipped
@@ -21,7 +22,7 @@ from sam_deploy.verification.result import ArtefactResult, Skipped
 _ONNXRUNTIME = "onnxruntime"
 _LACKING = {
     "cuda": "ONNX Runtime is not the one for CUDA: install sam-deploy[cuda]",
-    "openvino": "its provider is not installed: install sam-deploy[openvino]",
+    "openvino": "it is not installed: install sam-deploy[openvino]",
 }
 
 
@@ -67,12 +68,12 @@ class Field:
 def contestants(folder: Path, manifest: Manifest) -> Field:
     """What of the bundle in `folder` runs here: its ONNX on each provider, its plans."""
     found = Field([], [], [])
-    _add_onnx(folder, found)
+    _add_onnx(folder, manifest, found)
     _add_plans(folder, manifest, found)
     return found
 
 
-def _add_onnx(folder: Path, found: Field) -> None:
+def _add_onnx(folder: Path, manifest: Manifest, found: Field) -> None:
     try:
         providers = installed_providers()
     except MachineError as error:
@@ -81,10 +82,11 @@ def _add_onnx(folder: Path, found: Field) -> None:
     for provider in providers:
         try:
             # The reference runs in turn with it: waiting threads must not take its cores.
-            runner = OnnxRunner(folder / MODEL, provider, spinning=False)
+            bf16 = allows_bf16(manifest.recipe)
+            runner = start_onnx(folder / MODEL, provider, spinning=False, bf16=bf16)
             found.running.append(Contestant(MODEL, runner))
         except MachineError as error:
-            backend = f"{_ONNXRUNTIME} {provider}"
+            backend = "openvino" if provider == OPENVINO else f"{_ONNXRUNTIME} {provider}"
             found.skipped.append(Skipped(artefact=MODEL, backend=backend, reason=str(error)))
         except BundleError as error:
             found.failed.append(

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from sam_deploy.progress import Progress
 from sam_deploy.runner import Arrays
 from sam_deploy.runtime import OnnxRunner
+from sam_deploy.runtime.onnx_backends import AnyOnnxRunner, start_onnx
 from sam_deploy.verification.spread import Spread
 from sam_deploy.verification.values import GIVEN, SEEN, SHIFT, write_cut, write_seen, write_shifted
 
@@ -57,7 +58,7 @@ def group_effects(
     write_cut(artefact, values, work / "cut.onnx")
     write_shifted(graph, values, work / "shifted.onnx")
     exact, shifted = OnnxRunner(work / "exact.onnx"), OnnxRunner(work / "shifted.onnx")
-    cut = OnnxRunner(work / "cut.onnx", provider)
+    cut = start_onnx(work / "cut.onnx", provider)
     still = {name + SHIFT: np.zeros((), np.float32) for name in values}
     outputs = [output.name for output in exact.outputs if output.dtype.startswith("float")]
     outputs = [name for name in outputs if not name.endswith(SEEN)]
@@ -91,7 +92,7 @@ def group_effects(
     }
 
 
-def _made(cut: OnnxRunner, given: Arrays) -> Arrays:
+def _made(cut: AnyOnnxRunner, given: Arrays) -> Arrays:
     return cut.run({spec.name: given[spec.name].astype(spec.dtype) for spec in cut.inputs})
 
 

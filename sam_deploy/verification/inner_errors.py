@@ -10,7 +10,7 @@ import onnx_ir as ir
 from sam_deploy.progress import Progress
 from sam_deploy.reference import Subject
 from sam_deploy.runner import Array, Arrays
-from sam_deploy.runtime import OnnxRunner
+from sam_deploy.runtime.onnx_backends import AnyOnnxRunner, start_onnx
 from sam_deploy.verification.groups import groups_of
 from sam_deploy.verification.matching import Match, chunks
 from sam_deploy.verification.result import LayerError
@@ -23,7 +23,7 @@ _CLEARLY = 0.5  # of the error itself
 
 
 def inner_errors(
-    runner: OnnxRunner,
+    runner: AnyOnnxRunner,
     artefact: ir.Model,
     subject: Subject,
     matches: Mapping[str, Match],
@@ -45,7 +45,7 @@ def inner_errors(
     with progress.stage("layers", len(parts) * len(batches)) as advance:
         for part in parts:
             write_seen(artefact, {matches[module].value for module in part}, path)
-            exposed = OnnxRunner(path, runner.provider)
+            exposed = start_onnx(path, runner.provider)
             held = {module: matches[module] for module in part}
             for batch, plain in zip(batches, usual, strict=True):
                 seen = _run(exposed, batch)
@@ -104,5 +104,5 @@ def _told(output: str, apart: Spread, whole: Spread) -> str | None:
     )
 
 
-def _run(runner: OnnxRunner, batch: Arrays) -> Arrays:
+def _run(runner: AnyOnnxRunner, batch: Arrays) -> Arrays:
     return runner.run({spec.name: batch[spec.name].astype(spec.dtype) for spec in runner.inputs})

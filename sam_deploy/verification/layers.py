@@ -14,7 +14,7 @@ from sam_deploy.progress import Progress
 from sam_deploy.recipe import Recipe
 from sam_deploy.reference import Subject
 from sam_deploy.runner import Arrays
-from sam_deploy.runtime import OnnxRunner
+from sam_deploy.runtime.onnx_backends import start_onnx
 from sam_deploy.runtime.onnx_runner import CPU
 from sam_deploy.verification.effects import group_effects
 from sam_deploy.verification.inner_errors import OUTPUT, inner_errors
@@ -54,7 +54,7 @@ def measure_layers(
         MachineError: ONNX Runtime cannot run it here.
     """
     batches, used = _first(samples, recipe.batch, count)
-    model, runner = ir.load(onnx_path), OnnxRunner(onnx_path, provider)
+    model, runner = ir.load(onnx_path), start_onnx(onnx_path, provider)
     with progress.stage("match"):
         matches, unmatched = match_values(graph, subject, batches[0], work)
     there = values_of(model).keys() - scaled_values(graph, recipe)

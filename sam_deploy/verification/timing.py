@@ -9,8 +9,8 @@ import torch
 
 from sam_deploy.bundle import MODEL
 from sam_deploy.errors import BundleError, MachineError
+from sam_deploy.latency import times_ms
 from sam_deploy.manifest import Manifest
-from sam_deploy.parity.latency import times_ms
 from sam_deploy.progress import Progress
 from sam_deploy.reference import Subject
 from sam_deploy.runtime import OnnxRunner

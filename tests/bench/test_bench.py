@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import msgspec
 import onnx
@@ -32,7 +34,8 @@ QUICK = ["--rounds", "2", "--batch", "2", "1"]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """The command sets what threads take; torch is loaded already here."""
+    """The command sets what threads take; torch is loaded already here, OpenVINO is not."""
+    monkeypatch.syspath_prepend(str(Path(sys.prefix) / "openvino"))  # the Makefile puts it there
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
 

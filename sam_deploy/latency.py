@@ -28,7 +28,9 @@ def times_ms(
     return times
 
 
-def speed_ratio(one: Callable[[], object], other: Callable[[], object]) -> float:
+def speed_ratio(
+    one: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS
+) -> float:
     """How many times as fast `one` is as `other`: the median over rounds in turn."""
-    times = times_ms(one, other)
+    times = times_ms(one, other, rounds)
     return statistics.median(theirs / its for its, theirs in zip(*times, strict=True))
