@@ -69,6 +69,7 @@ gpu: ## what only a GPU can show: every engine's parity and speed there, with re
 
 bench: $(TESTING) ## what the published tables are made of, on this CPU and undisturbed
 	$(BIN)/python benchmarks/forms.py --out benchmarks/results/forms-smt_t-x86-2core.json
+	for model in smt_t smt_s smt_b smt_l; do PYTHONPATH=$(VENV)/openvino $(BIN)/python benchmarks/bars.py $$model || exit 1; done
 	$(BIN)/python benchmarks/export_cost.py --out benchmarks/results/export-cost-x86-2core.json
 	$(BIN)/python benchmarks/parity_cost.py --out benchmarks/results/parity-cost-x86-2core.json
 	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving-x86-2core.json

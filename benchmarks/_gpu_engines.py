@@ -9,7 +9,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from sam_deploy.errors import CheckFailed, SamDeployError
@@ -25,35 +24,6 @@ ENGINES = {
     "TensorRT-RTX": "tensorrt-rtx",
 }
 """What a receipt calls an engine, and the backend that `sam_deploy.load` knows it by."""
-
-
-def make_torch(recipe: Recipe, *, compiled: bool) -> Callable[[Array], Array]:
-    """The eager model of `recipe` in FP16 on the GPU, or what `torch.compile` makes of it."""
-    import torch
-
-    from sam_deploy.reference import subject_from_recipe
-
-    subject = subject_from_recipe(recipe)
-    constants = subject.example_inputs[1:]
-    module = subject.module.to("cuda", torch.float16)
-    forward = torch.compile(module) if compiled else module
-
-    def run(x: Array) -> Array:
-        with torch.no_grad():
-            output: torch.Tensor = forward(torch.from_numpy(x).to("cuda").half(), *constants)
-        return output.float().cpu().numpy()
-
-    return run
-
-
-def make_engine(bundle: Path, backend: str) -> Callable[[Array], Array]:
-    """The bundle on `backend`, as a service loads it."""
-    engine = _loaded(bundle, backend)
-
-    def run(x: Array) -> Array:
-        return np.asarray(engine(x))
-
-    return run
 
 
 def _loaded(bundle: Path, backend: str) -> Any:

@@ -3,10 +3,11 @@
     python benchmarks/gpu.py [--no-export] [RECIPE ...]
 
 Each bundle is exported with its plans (`--no-export` takes it from engines/ as it is) and runs on
-ONNX Runtime's CUDA provider, TensorRT and TensorRT-RTX, in turn with eager PyTorch and
-`torch.compile` in FP16. Latency is from a numpy array to a numpy array, the copies included. What
-cannot run here is recorded with its reason and stops nothing else. Receipts go to
-engines/receipts/<bundle>-<gpu>.json. Exit codes: 1 if a parity failed, 3 without a GPU.
+ONNX Runtime's CUDA provider, TensorRT and TensorRT-RTX, in turn with PyTorch in FP16: eager,
+compiled, compiled with CUDA graphs, by Torch-TensorRT where that is installed. Latency is from a
+numpy array to a numpy array, the copies included. What cannot run here is recorded with its
+reason and stops nothing else. Receipts go to engines/receipts/<bundle>-<gpu>.json. Exit codes: 1
+if a parity failed, 3 without a GPU.
 """
 
 from __future__ import annotations
@@ -14,14 +15,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from _gpu_engines import ENGINES, alone, make_engine, make_torch, measured_parity
-from _race import race
+from _gpu_engines import ENGINES, alone, measured_parity
 from _receipt import RECEIPTS, ROOT, described, keep
 
 from sam_deploy.bundle import read_bundle
@@ -31,9 +29,8 @@ from sam_deploy.manifest import Manifest
 from sam_deploy.quantization import SYNTHETIC
 from sam_deploy.recipe import QUANTIZED, Recipe, read_recipe, recipes_folder
 
-BATCHES = (1, 8)
-ROUNDS = 50
-DIFFERENCE = 0.1  # relative RMS above which a latency is of something else than the model
+BATCHES = (1, 8, 64)
+ROUNDS = 15
 
 
 def lacking() -> str | None:
@@ -68,9 +65,10 @@ def gpu_machine() -> dict[str, str]:
 
 
 def default_recipes() -> list[Path]:
-    """smt_t in every precision that is shipped, and the SAM module."""
+    """smt_t in every precision that is shipped for GPUs, and the SAM module."""
     folder = recipes_folder()
-    return [*sorted(folder.glob("smt_t-*-224.toml")), *sorted(folder.glob("sam-fp16-*.toml"))]
+    found = [*sorted(folder.glob("smt_t-*-224.toml")), *sorted(folder.glob("sam-fp16-*.toml"))]
+    return [path for path in found if not read_recipe(path).is_for_cpu]
 
 
 def exported(recipe: Recipe, *, anew: bool) -> Path:
@@ -108,33 +106,30 @@ def parities(bundle: Path, recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found
 
 
-def latencies(
-    bundle: Path, recipe: Recipe, manifest: Manifest, engines: list[str], batch: int
-) -> dict[str, Any]:
+def latencies(bundle: Path, manifest: Manifest, engines: list[str], batch: int) -> dict[str, Any]:
     """Of each engine and of PyTorch the latency at `batch`, or why there is none."""
-    from sam_deploy.reference import subject_from_recipe
+    from sam_deploy.bench.gpu_peers import gpu_contestants
+    from sam_deploy.bench.ours import bundle_contestants
+    from sam_deploy.bench.race import race
+    from sam_deploy.cli._progress import StderrProgress
+    from sam_deploy.example import Example
+    from sam_deploy.parity.validation_data import samples_for
+    from sam_deploy.verification import Asked
+    from sam_deploy.verification.bundle_reference import bundle_reference
 
-    subject = subject_from_recipe(recipe)
-    (output,) = subject.output_names
-    (spec,) = manifest.inputs
-    sizes = [batch if isinstance(dim, str) else dim for dim in spec.dims]
-    x = np.random.RandomState(0).standard_normal(sizes).astype(np.float32)
-    failed: dict[str, str] = {}
-    times = race(
-        {
-            "torch eager FP16": partial(make_torch, recipe, compiled=False),
-            "torch.compile FP16": partial(make_torch, recipe, compiled=True),
-            **{name: partial(make_engine, bundle, ENGINES[name]) for name in engines},
-        },
-        x,
-        subject.run({spec.name: x})[output],
-        rounds=ROUNDS,
-        tolerance=DIFFERENCE,
-        failed=failed,
+    asked = Asked()
+    subject = bundle_reference(manifest, asked)
+    samples = samples_for(subject, None)
+    x = next(samples.filled(batch, batch, lambda rows: None))
+    peers, missing = gpu_contestants(bundle, asked)
+    ours = bundle_contestants(bundle, manifest, [ENGINES[name] for name in engines])
+    names = {f"{manifest.name} on {backend}": name for name, backend in ENGINES.items()}
+    entries, left_out = race(
+        [*peers, *ours], {batch: Example(x, subject.run(x))}, ROUNDS, StderrProgress()
     )
     return {
-        **{name: timing._asdict() for name, timing in times.items()},
-        **{name: {"reason": reason} for name, reason in failed.items()},
+        **{names.get(entry.name, entry.name): entry.timings[0] for entry in entries},
+        **{names.get(o.name, o.name): {"reason": o.reason} for o in [*missing, *left_out]},
     }
 
 
@@ -151,7 +146,7 @@ def receipt(recipe: Recipe, *, anew: bool) -> dict[str, Any]:
     record = {**described(manifest, gpu_machine()), "engines": engines}
     for batch in [recipe.batch] if recipe.batch else BATCHES:
         try:
-            record[f"batch {batch}"] = latencies(bundle, recipe, manifest, running, batch)
+            record[f"batch {batch}"] = latencies(bundle, manifest, running, batch)
         except Exception as error:  # the receipt keeps what was measured before
             record[f"batch {batch}"] = {"reason": f"{type(error).__name__}: {error}"}
     return record

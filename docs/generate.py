@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,6 +168,69 @@ def forms() -> str:
     return "\n".join(lines)
 
 
+STOCK = {
+    "TorchScript export on cpu",
+    "dynamo export on cpu",
+    "dynamo export, onnxslim on cpu",
+    "dynamo export, onnxsim on cpu",
+}
+
+
+def races(model: str = "*") -> str:
+    """The published runs of sam-bench on `model`, as ratios of what one run timed."""
+    blocks = []
+    for path in sorted((ROOT / "benchmarks/results").glob(f"bench-{model}-*.json")):
+        record = result(path.stem)
+        entries = record["entries"]
+        sizes = [timing["batch"] for timing in entries[0]["timings"]]
+        head = " | ".join(f"batch {size}" for size in sizes)
+        rows = [figures_at(entries, place) for place in range(len(sizes))]
+        lines = [*measured(record), "", f"| | {head} |", "|---|" + "---|" * len(sizes)]
+        for what in rows[0]:
+            lines.append(f"| {what} | " + " | ".join(row[what] for row in rows) + " |")
+        if "export" in record:
+            times = record["export"]
+            slower = times["sam-export --fp16"] / times["dynamo alone"]
+            what = "seconds of `sam-export --fp16` / of the dynamo export alone"
+            lines.append(f"| {what} | {slower:.2f} |" + " |" * (len(sizes) - 1))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def figures_at(entries: list[dict[str, Any]], place: int) -> dict[str, str]:
+    """What one batch size of a run says; above 1 ours is the faster."""
+
+    def fastest(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+        return min(found, key=lambda one: one["timings"][place]["median_ms"], default=None)
+
+    def ratio(ours: dict[str, Any] | None, other: dict[str, Any] | None, named: bool) -> str:
+        if ours is None or other is None:
+            return "none ran"
+        times = [one["timings"][place]["median_ms"] for one in (ours, other)]
+        whose = f" ({ours['name']} over {other['name']})" if named else ""
+        return f"{times[1] / times[0]:.2f}{whose}"
+
+    ours = [one for one in entries if one["side"] == "ours"]
+    on_cpu = [one for one in ours if one["name"].endswith(" on cpu")]
+    fp32 = fastest([one for one in on_cpu if one["precision"] == "fp32"])
+    int8 = fastest([one for one in on_cpu if one["precision"] == "int8"])
+    best = fastest(ours)
+    assert best is not None
+    limit = max(1.1 * best["timings"][place]["relative_rms"], 1e-5)
+    peers = [one for one in entries if one["side"] == "peer"]
+    close = [one for one in peers if one["timings"][place]["relative_rms"] <= limit]
+    stock = fastest([one for one in peers if one["name"] in STOCK])
+    eager = fastest([one for one in peers if one["name"] == "torch eager"])
+    return {
+        "FP32 on ONNX Runtime's CPU provider / the best untouched export there": ratio(
+            fp32, stock, False
+        ),
+        "INT8 on ONNX Runtime's CPU provider / FP32": ratio(int8, fp32, False),
+        "the best bundle / PyTorch eager": ratio(best, eager, False),
+        "the best bundle / the best peer as close to PyTorch": ratio(best, fastest(close), True),
+    }
+
+
 def export_cost() -> str:
     """What whole exports cost."""
     record = result("export-cost-x86-2core")
@@ -278,7 +342,9 @@ def measured(record: dict[str, Any]) -> list[str]:
     """Command, machine and versions."""
     machine = record["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return [f"`{record['command']}` on {machine['cpu']}, {machine['cores']} cores; {versions}."]
+    vectors = f" ({machine['vectors']})" if machine.get("vectors") else ""
+    where = f"{machine['cpu']}{vectors}, {machine['cores']} cores"
+    return [f"`{record['command']}` on {where}; {versions}."]
 
 
 TABLES = {
@@ -287,6 +353,8 @@ TABLES = {
     "receipts": receipts,
     "engines": engines,
     "forms": forms,
+    "races": races,
+    "race": partial(races, "smt_t"),
     "export_cost": export_cost,
     "parity_cost": parity_cost,
     "quantizers": quantizers,

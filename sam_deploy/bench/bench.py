@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sam_deploy.bench.contestant import Contestant
+from sam_deploy.bench.gpu_peers import gpu_contestants
 from sam_deploy.bench.ours import bundle_contestants
 from sam_deploy.bench.peers import export_contestants, torch_contestants
 from sam_deploy.bench.race import race
-from sam_deploy.bench.result import BenchResult, LeftOut
+from sam_deploy.bench.result import BenchResult, LeftOut, versions
 from sam_deploy.bundle import read_bundle
 from sam_deploy.cpu_info import machine
 from sam_deploy.errors import InputError, MachineError
@@ -24,10 +24,6 @@ from sam_deploy.runner import Arrays
 from sam_deploy.verification import Asked
 from sam_deploy.verification.bundle_reference import bundle_reference
 
-PACKAGES = (
-    "sam-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino",
-    "tensorrt-cu13", "tensorrt-rtx-cu13", "onnx", "onnxslim", "onnxsim", "openvino", "nncf",
-)  # fmt: skip
 _CALIBRATION = 128  # samples
 
 
@@ -65,11 +61,14 @@ def bench(
             contestants += bundle_contestants(path, manifest)
         if peers:
             contestants += torch_contestants(bundles[0], asked)
+            on_gpu, lacking = gpu_contestants(bundles[0], asked)
+            contestants += on_gpu
             with progress.stage("exports"):
                 exported, left_out = export_contestants(
                     subject, _calibration(subject, asked), Path(folder)
                 )
             contestants += exported
+            left_out += lacking
         if peers:
             progress.note("torch.compile compiles for every batch, which takes a minute or more")
         entries, failed = race(contestants, examples, rounds, progress)
@@ -80,7 +79,7 @@ def bench(
     return BenchResult(
         command=command,
         machine=machine(),
-        versions=dict(_versions()),
+        versions=versions(),
         threads=threads,
         rounds=rounds,
         entries=entries,
@@ -131,11 +130,3 @@ def _calibration(subject: Subject, asked: Asked) -> Iterator[Arrays]:
     """Samples one by one for who quantizes: the first of those that it is judged on, too."""
     samples = samples_for(subject, asked.data, labels="none", limit=_CALIBRATION)
     yield from samples.filled(None, 1, lambda rows: None)
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue

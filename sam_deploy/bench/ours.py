@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from sam_deploy.manifest import Manifest
 from sam_deploy.runtime import BACKENDS
 
 
-def bundle_contestants(folder: Path, manifest: Manifest) -> Iterator[Contestant]:
-    """The bundle in `folder` on every backend; one that does not run here says so when it loads."""
-    for backend in BACKENDS:
+def bundle_contestants(
+    folder: Path, manifest: Manifest, backends: Sequence[str] = BACKENDS
+) -> Iterator[Contestant]:
+    """The bundle in `folder` on each of `backends`; one that does not run here says so."""
+    for backend in backends:
         if backend in ("tensorrt", "tensorrt-rtx") and all(
             plan.flavour != backend for plan in manifest.plans
         ):

@@ -53,7 +53,7 @@ def export_contestants(
         return path
 
     attempt("TorchScript export", partial(_torchscript, subject))
-    if dynamo := attempt("dynamo export", partial(_dynamo, subject)):
+    if dynamo := attempt("dynamo export", partial(export_dynamo, subject)):
         attempt("dynamo export, onnxslim", partial(_slim, dynamo))
         attempt("dynamo export, onnxsim", partial(_simplified, dynamo))
         ran, failed = openvino_contestants(dynamo, calibration, subject.output_names, folder)
@@ -81,7 +81,8 @@ def _torchscript(subject: Subject, path: Path) -> None:
     )  # fmt: skip
 
 
-def _dynamo(subject: Subject, path: Path) -> None:
+def export_dynamo(subject: Subject, path: Path) -> None:
+    """Write PyTorch's own export of the untouched model, of any batch, to `path`."""
     inputs = with_batch(subject.example_inputs, 2)  # 1 would be taken for a constant
     torch.onnx.export(
         subject.module, inputs, path, dynamo=True, opset_version=OPSET,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import msgspec
 
 Side = Literal["ours", "peer"]
+PACKAGES = (
+    "sam-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13",
+    "onnx", "onnxslim", "onnxsim", "openvino", "nncf",
+)  # fmt: skip
 
 
 class BatchTiming(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,3 +75,20 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
             for timing in entry.timings:
                 writer.writerow([*about, *msgspec.structs.astuple(timing)])
         return text.getvalue()
+
+
+def by_batch(entries: list[Entry]) -> list[list[tuple[BatchTiming, Entry]]]:
+    """For each batch all times, the fastest first."""
+    timed = [[(timing, entry) for timing in entry.timings] for entry in entries]
+    return [sorted(one, key=lambda pair: pair[0].median_ms) for one in zip(*timed, strict=True)]
+
+
+def versions() -> dict[str, str]:
+    """Those of the packages that a time depends on, where they are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

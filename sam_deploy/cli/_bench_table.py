@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sam_deploy.bench.result import BatchTiming, BenchResult, Entry
+from sam_deploy.bench.result import BatchTiming, BenchResult, Entry, by_batch
 from sam_deploy.cli._run import printable
 
 _AS_CLOSE = 1.1
@@ -13,7 +13,7 @@ _HEAD = ("", "precision", "batch", "ms", "spread", "samples/s", "error", "load s
 def bench_table(result: BenchResult) -> str:
     """A row for each contestant and batch, the fastest first; then what was left out, and why."""
     rows: list[tuple[str, ...]] = [_HEAD]
-    for timed in _by_batch(result.entries):
+    for timed in by_batch(result.entries):
         rows += [_row(*one) for one in timed]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     lines = [
@@ -22,6 +22,7 @@ def bench_table(result: BenchResult) -> str:
         for row in rows
     ]
     lines += _best(result.entries)
+    lines += _most(result.entries)
     lines += [f"left out: {one.name}: {one.reason}" for one in result.left_out]
     return "".join(f"{printable(line).rstrip()}\n" for line in lines)
 
@@ -40,16 +41,10 @@ def _row(timing: BatchTiming, entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _by_batch(entries: list[Entry]) -> list[list[tuple[BatchTiming, Entry]]]:
-    """For each batch all times, the fastest first."""
-    timed = [[(timing, entry) for timing in entry.timings] for entry in entries]
-    return [sorted(one, key=lambda pair: pair[0].median_ms) for one in zip(*timed, strict=True)]
-
-
 def _best(entries: list[Entry]) -> list[str]:
     """At each batch the fastest of ours over the fastest peer that is as close to PyTorch."""
     lines = []
-    for timed in _by_batch(entries):
+    for timed in by_batch(entries):
         ours = next((pair for pair in timed if pair[1].side == "ours"), None)
         if ours is None:
             continue
@@ -63,3 +58,17 @@ def _best(entries: list[Entry]) -> list[str]:
                 )
                 break
     return lines
+
+
+def _most(entries: list[Entry]) -> list[str]:
+    """The most samples a second of ours and of the peers, at whichever batch that is."""
+    found = []
+    for side, whose in (("ours", "bundles"), ("peer", "peers")):
+        timed = [(t, entry) for entry in entries if entry.side == side for t in entry.timings]
+        if timed:
+            timing, entry = max(timed, key=lambda pair: pair[0].samples_per_s)
+            found.append(
+                f"of the {whose} {entry.name} makes the most, {timing.samples_per_s:.1f} samples/s "
+                f"at batch {timing.batch}"
+            )
+    return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sam_deploy.cli._bench_table import bench_table
 from sam_deploy.cli._parity_pages import check_file, write_whole
 from sam_deploy.cli._run import exit_with, parser, print_json, printable, run
-from sam_deploy.errors import EXIT_CHECK_FAILED
+from sam_deploy.errors import EXIT_CHECK_FAILED, InputError
 
 if TYPE_CHECKING:
     from sam_deploy.bench.result import BenchResult
@@ -26,13 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(arguments: argparse.Namespace, given: Sequence[str]) -> int:
-    check_file("csv", arguments.csv)
+    for name in ("csv", "plot"):
+        check_file(name, getattr(arguments, name))
     # Before torch is loaded: of all contestants alike, and waiting threads take nobody's cores.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if arguments.profile:
+        return _profile(arguments, given)
     result = _measured(arguments, given)
     if arguments.csv is not None:
         write_whole(arguments.csv, result.csv())
+    if arguments.plot is not None:
+        from sam_deploy.bench.plot import bench_svg
+
+        write_whole(arguments.plot, bench_svg(result))
     if arguments.json:
         print_json(result)
     else:
@@ -60,6 +67,30 @@ def _measured(arguments: argparse.Namespace, given: Sequence[str]) -> BenchResul
     )
 
 
+def _profile(arguments: argparse.Namespace, given: Sequence[str]) -> int:
+    if len(arguments.bundles) != 1 or arguments.csv or arguments.plot:
+        raise InputError("--profile is of one bundle, and a table or --json.")
+    from sam_deploy.bench.profile import profile
+    from sam_deploy.cli._profile_table import profile_table
+    from sam_deploy.cli._progress import StderrProgress
+    from sam_deploy.verification import Asked
+
+    result = profile(
+        arguments.bundles[0],
+        Asked(weights=arguments.weights, model=arguments.model, data=arguments.data),
+        batch=arguments.batch[0],
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+        command=shlex.join(["sam-bench", *given]),
+        progress=StderrProgress(),
+    )
+    if arguments.json:
+        print_json(result)
+    else:
+        sys.stdout.write(profile_table(result))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     made = parser(
         "Time bundles of one model on every backend here, beside PyTorch and the stock exports of "
@@ -79,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="DIR|FILE.npz", help="samples (default: what is built in)"
     )
     what.add_argument("--no-peers", action="store_true", help="the bundles alone")
+    what.add_argument(
+        "--profile",
+        action="store_true",
+        help="where the time goes: one bundle and the untouched model on ONNX Runtime's CPU "
+        "provider, by PyTorch module, at the first --batch",
+    )
     how = made.add_argument_group("how")
     how.add_argument(
         "--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="sizes (default: 1 8)"
@@ -89,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     out = made.add_argument_group("output")
     out.add_argument("--csv", type=Path, metavar="FILE", help="a row for each contestant and batch")
+    out.add_argument("--plot", type=Path, metavar="FILE.svg", help="the times as bars")
     return made
 
 

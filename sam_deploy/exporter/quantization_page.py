@@ -29,7 +29,7 @@ svg {{ display: block; width: 100%; height: 1em }}
 {rows}
 </table>
 <p>Relative RMS of the outputs against FP32 with that group alone quantized. Groups in
-<span style="color:#c96a2a">orange</span> stay in FP16.</p>
+<span style="color:#c96a2a">orange</span> stay in floats.</p>
 </html>
 """
 

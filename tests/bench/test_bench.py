@@ -5,15 +5,21 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import onnx
 import pytest
+import torch
 from conftest import rewrite_manifest
 from onnx import numpy_helper
 
+from sam_deploy.bench.gpu_peers import gpu_contestants, torch_in_fp16
 from sam_deploy.bench.peers import export_contestants, torch_contestants
+from sam_deploy.bench.plot import bench_svg
+from sam_deploy.bench.profile import node_medians
 from sam_deploy.bench.race import race
+from sam_deploy.bench.result import BatchTiming, BenchResult, Entry
 from sam_deploy.bundle import MODEL, file_infos, read_bundle
 from sam_deploy.cli.bench import main
 from sam_deploy.example import Example
@@ -29,6 +35,7 @@ STOCK = {
 OPENVINO = {"OpenVINO FP32", "OpenVINO BF16"}
 INT8 = "OpenVINO INT8"  # of the tiny model, it computes something else, and has no time
 FAR = {"fp32": 1e-4, "fp16": 3e-3, "bf16": 0.03, "int8": 0.05}
+SVG = "{http://www.w3.org/2000/svg}"
 QUICK = ["--rounds", "2", "--batch", "2", "1"]
 
 
@@ -145,3 +152,105 @@ def test_bundles_of_two_models_are_two_runs(tiny_bundle, benched, tmp_path):
     assert code == 2
     assert "holds other weights than" in said.err
     assert benched(tiny_bundle, tiny_bundle)[0] == 2
+
+
+def test_the_plot_has_a_bar_for_every_time(tiny_bundle, benched, tmp_path):
+    plot = tmp_path / "times.svg"
+    code, said = benched(tiny_bundle, "--no-peers", "--json", "--plot", plot)
+    assert code == 0, said.err
+    timings = [t for entry in json.loads(said.out)["entries"] for t in entry["timings"]]
+    svg = ElementTree.fromstring(plot.read_text())
+    bars = [float(bar.get("width")) for bar in svg.iter(f"{SVG}rect") if bar.get("x")]
+    assert len(bars) == len(timings) > 1
+    texts = [text.text for text in svg.iter(f"{SVG}text")]
+    assert "batch 1, ms" in texts
+    assert "batch 2, ms" in texts
+    assert f"{tiny_bundle.name} on cpu" in texts
+
+
+def test_bars_are_as_long_as_their_times():
+    def entry(name, side, *times_ms):
+        timings = [
+            BatchTiming(
+                batch=2**i, median_ms=ms, spread_ms=0, p95_ms=ms, samples_per_s=1, relative_rms=0
+            )
+            for i, ms in enumerate(times_ms)
+        ]
+        return Entry(
+            name=name, side=side, precision="fp32", load_s=0, peak_bytes=0, timings=timings
+        )
+
+    entries = [entry("<a & b>", "peer", 40, 5), entry("ours", "ours", 10, 20)]
+    result = BenchResult(
+        command="", machine={}, versions={}, threads=1, rounds=1, entries=entries, left_out=[]
+    )
+    svg = ElementTree.fromstring(bench_svg(result))
+    bars = [float(bar.get("width")) for bar in svg.iter(f"{SVG}rect") if bar.get("x")]
+    assert bars == [100, 400, 100, 400]  # each batch has a scale of its own, the fastest is first
+    texts = [text.text for text in svg.iter(f"{SVG}text")]
+    assert [text for text in texts if text in ("<a & b>", "ours")] == [
+        "ours", "<a & b>", "<a & b>", "ours",
+    ]  # fmt: skip
+
+
+def test_the_table_ends_with_the_most_samples(tiny_bundle, benched):
+    code, said = benched(tiny_bundle, "--no-peers")
+    assert code == 0, said.err
+    assert f"of the bundles {tiny_bundle.name} on cpu makes the most" in said.out
+
+
+def test_the_profile_is_by_module(tiny_bundle, benched):
+    code, said = benched(tiny_bundle, "--profile", "--json")
+    assert code == 0, said.err
+    result = json.loads(said.out)
+    modules = {one["module"]: one for one in result["modules"]}
+    assert modules["block1.0.attn"]["kind"] == "SAM"
+    assert modules["block3.0.mlp"]["kind"] == "MLP"
+    for place in ("before_ms", "after_ms"):
+        whole = sum(one[place] for one in result["modules"])
+        assert whole == pytest.approx(result[place], rel=1e-3)
+        named = sum(one[place] for name, one in modules.items() if name)
+        assert named > 0.6 * whole > 0
+    assert result["batch"] == 2
+    assert result["command"].startswith("sam-bench ")
+
+
+def test_the_profile_is_a_table_for_people(tiny_bundle, benched):
+    code, said = benched(tiny_bundle, "--profile")
+    assert code == 0, said.err
+    assert "before" in said.out
+    assert any(line.startswith("SAM ") for line in said.out.splitlines())
+    assert any(line.startswith("block1.0.attn") for line in said.out.splitlines())
+
+
+def test_a_profile_is_of_one_bundle(tiny_bundle, tmp_path, benched):
+    for more in ([str(tiny_bundle)], ["--csv", str(tmp_path / "a.csv")]):
+        code, said = benched(tiny_bundle, *more, "--profile")
+        assert code == 2
+        assert "--profile is of one bundle" in said.err
+
+
+def test_first_runs_do_not_count_in_a_profile():
+    def event(name, us, cat="Node"):
+        return {"cat": cat, "name": name, "dur": us}
+
+    runs = [event("a/Conv_kernel_time", us) for us in (9e6, 9e6, 9e6, 1000, 3000, 2000)]
+    others = [event("model_run", 5, "Session"), event("a/Conv_fence_before", 7)]
+    assert node_medians([*runs, *others]) == {"a/Conv": 2.0}
+
+
+def test_what_runs_on_a_gpu_is_the_same_model(tiny_bundle, tiny_checkpoint):
+    """On the CPU in FP16, which shows that it is right and says nothing of its speed."""
+    asked = Asked(weights=tiny_checkpoint)
+    subject = bundle_reference(read_bundle(tiny_bundle), asked)
+    x = subject.examples()
+    (eager,) = torch_in_fp16(tiny_bundle, asked, ["eager"], "cpu")
+    entries, left_out = race([eager], {2: Example(x, subject.run(x))}, 1, Progress())
+    assert left_out == []
+    assert [entry.name for entry in entries] == ["torch eager FP16"]
+    assert 1e-6 < entries[0].timings[0].relative_rms < 3e-3
+
+
+def test_without_a_gpu_there_are_no_such_peers(tiny_bundle, tiny_checkpoint):
+    if not torch.cuda.is_available():
+        assert gpu_contestants(tiny_bundle, Asked(weights=tiny_checkpoint)) == ([], [])

@@ -139,3 +139,11 @@ def test_the_tables_tell_what_ran_from_what_was_only_built(generate, monkeypatch
         "| [smt_t-int8-224-h100](receipts/smt_t-int8-224-h100.json) | TensorRT on NVIDIA H100 "
         "| 5.0e-04 |  | 4.00 |"
     ]
+
+
+def test_its_recipes_are_for_gpus():
+    code = "import sys; sys.path.insert(0, 'benchmarks'); import gpu; print(*gpu.default_recipes())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    names = sorted(Path(path).stem for path in done.stdout.split())
+    precisions = ["fp16", "fp32", "fp8", "int8"]
+    assert names == ["sam-fp16-32", *(f"smt_t-{precision}-224" for precision in precisions)]

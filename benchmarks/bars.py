@@ -1,0 +1,94 @@
+"""How fast a model's bundles are on this CPU beside everything else, and what an export takes.
+
+    python benchmarks/bars.py MODEL [--tune]
+
+Exports MODEL at 224 with random weights in FP32, in FP16 and in INT8 for CPUs (with `--tune` in
+the forms that are fastest here), and runs `sam-bench` on them. Beside it the wall time of `sam-
+export --fp16` and of PyTorch's own dynamo export of the untouched model, a process each. The
+result goes to benchmarks/results/bench-MODEL-<environment>.json. From ten minutes (smt_t) to an
+hour (smt_l) on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from sam_deploy.cpu_info import machine
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DYNAMO = """
+import sys
+from pathlib import Path
+from sam_deploy.bench.peers import export_dynamo
+from sam_deploy.lowering.batch import quiet
+from sam_deploy.recipe import recipe_from_dict
+from sam_deploy.reference import subject_from_recipe
+data = {"model": sys.argv[1], "image_size": [224, 224]}
+with quiet():
+    export_dynamo(subject_from_recipe(recipe_from_dict(data, "a benchmark")), Path(sys.argv[2]))
+"""
+PRECISIONS = {
+    "fp32": [],
+    "int8-cpu": ["--int8", "--target", "cpu", "--calibration", "synthetic"],
+    "fp16": ["--fp16"],
+}
+ROUNDS = 11
+
+
+def environment() -> str:
+    """What figures of this machine are filed under: x86-avx2-2core."""
+    found = machine()
+    newest = (found["vectors"].split() or ["plain"])[-1]
+    return f"{platform.machine().replace('x86_64', 'x86')}-{newest}-{found['cores']}core"
+
+
+def seconds(command: list[str]) -> float:
+    """How long `command` takes; what it says goes to stderr."""
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    return time.perf_counter() - begun
+
+
+def main() -> int:
+    """Write the result; see the top."""
+    parser = argparse.ArgumentParser(description="a model's speed here beside everything else")
+    parser.add_argument("model")
+    parser.add_argument("--tune", action="store_true")
+    arguments = parser.parse_args()
+    model, binaries = arguments.model, Path(sys.executable).parent
+    with tempfile.TemporaryDirectory() as scratch:
+        out, bundles, took = Path(scratch), [], {}
+        for label, flags in PRECISIONS.items():
+            tuned = ["--tune"] if arguments.tune and label != "fp16" else []
+            command = [str(binaries / "sam-export"), "--model", model, *flags, *tuned]
+            took[label] = seconds([*command, "--engine", "none", "--out", str(out)])
+            bundles.append(str(out / f"{model}-{label}-224"))
+        dynamo_s = seconds([sys.executable, "-c", DYNAMO, model, str(out / "dynamo.onnx")])
+        bench = [str(binaries / "sam-bench"), *bundles, "--batch", "1", "8"]
+        done = subprocess.run(
+            [*bench, "--rounds", str(ROUNDS), "--json"], stdout=subprocess.PIPE, check=True
+        )
+    found = json.loads(done.stdout)
+    found["command"] = " ".join(["python", "benchmarks/bars.py", *sys.argv[1:]])
+    found["export"] = {
+        "sam-export --fp16": round(took["fp16"], 1),
+        "dynamo alone": round(dynamo_s, 1),
+    }
+    path = RESULTS / f"bench-{model}-{environment()}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Where the time goes: a bundle's graph and the untouched model's, by PyTorch module, on one of
+ONNX Runtime's providers.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+from torch import nn
+
+from sam_deploy.bench.peers import export_dynamo
+from sam_deploy.bench.result import versions
+from sam_deploy.bundle import MODEL, read_bundle
+from sam_deploy.cpu_info import machine
+from sam_deploy.lowering.names import name_by_module
+from sam_deploy.parity.validation_data import samples_for
+from sam_deploy.progress import Progress
+from sam_deploy.runner import Arrays
+from sam_deploy.runtime import OnnxRunner
+from sam_deploy.runtime.onnx_runner import CPU
+from sam_deploy.verification import Asked
+from sam_deploy.verification.bundle_reference import bundle_reference
+
+_WARM_UP = 3
+_TIME = "_kernel_time"
+
+
+class ModuleTime(msgspec.Struct, frozen=True, kw_only=True):
+    """The nodes of a PyTorch module, per run: in the untouched model's graph and in the bundle's.
+
+    `module` is "" for what belongs to none: ONNX Runtime's changes of layout and type.
+    """
+
+    module: str
+    kind: str
+    before_ms: float
+    after_ms: float
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of one run; `command` makes it again."""
+
+    command: str
+    machine: dict[str, str]
+    versions: dict[str, str]
+    provider: str
+    threads: int
+    batch: int
+    rounds: int
+    before_ms: float
+    after_ms: float
+    modules: list[ModuleTime]
+
+
+def profile(
+    bundle: Path,
+    asked: Asked,
+    *,
+    batch: int,
+    rounds: int,
+    threads: int,
+    provider: str = CPU,
+    command: str,
+    progress: Progress,
+) -> Profile:
+    """Time every node of the graph in `bundle` and of the untouched model's dynamo export.
+
+    Raises:
+        BundleError: it is damaged, or ONNX Runtime refuses it.
+        InputError: the weights or samples cannot be used.
+        MachineError: the provider does not start here.
+    """
+    manifest = read_bundle(bundle)
+    with progress.stage("reference"):
+        subject = bundle_reference(manifest, asked)
+        samples = samples_for(subject, asked.data, labels="none", limit=asked.limit)
+        x = next(samples.filled(batch, batch, lambda rows: None))
+    with tempfile.TemporaryDirectory() as folder:
+        before = Path(folder) / "untouched.onnx"
+        with progress.stage("exports"):
+            export_dynamo(subject, before)
+            named = ir.load(before)
+            name_by_module(named.graph)
+            ir.save(named, before)
+        times = []
+        for path in (before, bundle / MODEL):
+            with progress.stage("time", rounds) as advance:
+                times.append(_node_times(path, provider, x, rounds, threads, advance))
+    units = {name: _unit(subject.module, name) for found in times for name in found}
+    kinds = {name: type(module).__name__ for name, module in subject.module.named_modules()}
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for place, found in enumerate(times):
+        for name, ms in found.items():
+            sums[units[name]][place] += ms
+    return Profile(
+        command=command,
+        machine=machine(),
+        versions=versions(),
+        provider=provider,
+        threads=threads,
+        batch=batch,
+        rounds=rounds,
+        before_ms=round(sum(times[0].values()), 4),
+        after_ms=round(sum(times[1].values()), 4),
+        modules=[
+            ModuleTime(
+                module=unit,
+                kind=kinds.get(unit, "") if unit else "",
+                before_ms=round(before_ms, 4),
+                after_ms=round(after_ms, 4),
+            )
+            for unit, (before_ms, after_ms) in sums.items()
+        ],
+    )
+
+
+def _node_times(
+    path: Path,
+    provider: str,
+    x: Arrays,
+    rounds: int,
+    threads: int,
+    advance: Callable[[int], None],
+) -> dict[str, float]:
+    """The median ms of every node over `rounds` runs, by its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        traces = Path(folder) / "trace"
+        runner = OnnxRunner(path, provider, spinning=False, threads=threads, profile=traces)
+        given = {spec.name: x[spec.name].astype(spec.dtype) for spec in runner.inputs}
+        for round_ in range(_WARM_UP + rounds):
+            runner.run(given)
+            if round_ >= _WARM_UP:
+                advance(1)
+        events = json.loads(runner.end_profile().read_bytes())
+    return node_medians(events)
+
+
+def node_medians(events: list[Mapping[str, object]]) -> dict[str, float]:
+    """The median ms of every node in a trace, without its first runs, by the node's name."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        name = str(event.get("name", ""))
+        if event.get("cat") == "Node" and name.endswith(_TIME):
+            found[name.removesuffix(_TIME)].append(float(str(event["dur"])) / 1e3)
+    return {name: statistics.median(times[_WARM_UP:] or times) for name, times in found.items()}
+
+
+def _unit(module: nn.Module, node: str) -> str:
+    """The module that a node's time is counted for: a child of the network, or of a block where
+    that is one of a list.
+    """
+    parts = node.rpartition("/")[0].split(".")
+    known = dict(module.named_children())
+    if parts[0] not in known:
+        return ""
+    listed = isinstance(known[parts[0]], nn.ModuleList)
+    return ".".join(parts[: 3 if listed else 1])
