@@ -21,9 +21,10 @@ class TuningReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """How the forms were chosen: on `target`, in FP32, at these batch sizes.
 
     `ratio` is how many times as fast `chosen` is as `start`, the recipe's own forms, in a last
-    comparison of the two; 1 where none was faster. `complete` is False where the time was up first,
-    and `remembered` True where an earlier search with the same graph, runtime and machine is
-    repeated.
+    comparison of the two; 1 where none was faster. `over_untouched` is the same against the export
+    without any rewriting, None where there was none or no time for it. `complete` is False where
+    the time was up first, and `remembered` True where an earlier search with the same graph,
+    runtime and machine is repeated.
     """
 
     target: str
@@ -31,6 +32,7 @@ class TuningReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     start: RewriteOptions
     chosen: RewriteOptions
     ratio: float
+    over_untouched: float | None = None
     trials: list[Trial]
     complete: bool
     remembered: bool = False
@@ -41,6 +43,8 @@ class TuningReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         found = f"{self.ratio:.2f}x as fast as the recipe's forms"
         if self.chosen == self.start:
             found = "the recipe's forms, none was faster"
+        if self.over_untouched is not None:
+            found += f", {self.over_untouched:.2f}x as fast as the untouched export"
         tried = "remembered" if self.remembered else f"{len(self.trials)} tried"
         cut = "" if self.complete else ", the time was up"
-        return f"{self.chosen.text}: {found} on {self.target} ({tried}{cut})"
+        return f"{self.chosen.text}: {found}; on {self.target} ({tried}{cut})"

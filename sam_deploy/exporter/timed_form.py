@@ -15,6 +15,8 @@ from sam_deploy.errors import CheckFailed
 from sam_deploy.example import Example
 from sam_deploy.exporter.lowered import Lowered
 from sam_deploy.latency import speed_ratio
+from sam_deploy.lowering import onnx_from_module
+from sam_deploy.lowering.batch import quiet
 from sam_deploy.recipe import DEFAULT_TOLERANCES
 from sam_deploy.reference.subject import Subject
 from sam_deploy.rewrite_options import RewriteOptions
@@ -39,15 +41,33 @@ def timed_form(
         CheckFailed: on one of `examples` it computes something else than PyTorch.
     """
     runner = _runner(lowered.graph, work)
-    for example in examples:
-        outputs = runner.run(example.inputs)
-        problem = example.problem(outputs, DEFAULT_TOLERANCES["fp32"], slack=1.0)
-        if problem is not None:
-            raise CheckFailed(
-                f"the form {rewrites.text} does not compute what PyTorch does: {problem}. This is "
-                "a bug: please report it."
-            )
+    if problem := _problem(runner, examples):
+        raise CheckFailed(
+            f"the form {rewrites.text} does not compute what PyTorch does: {problem}. This is "
+            "a bug: please report it."
+        )
     return TimedForm(rewrites, lowered, runner)
+
+
+def untouched_runner(
+    subject: Subject, batch: int | None, examples: Sequence[Example], work: Path
+) -> OnnxRunner | None:
+    """The export of `subject` without any rewriting, ready to run; None where the exporter cannot
+    make it, or it computes something else.
+    """
+    try:
+        with quiet():
+            graph = onnx_from_module(
+                subject.module,
+                subject.example_inputs,
+                input_names=subject.input_names,
+                output_names=subject.output_names,
+                batch=batch,
+            )
+        runner = _runner(graph, work)
+        return None if _problem(runner, examples) else runner
+    except Exception:  # an exporter fails in every way at what was not written for it
+        return None
 
 
 def example_of(subject: Subject, batch: int) -> Example:
@@ -59,12 +79,20 @@ def example_of(subject: Subject, batch: int) -> Example:
     return Example(inputs, subject.run(inputs))
 
 
-def ratio_of(one: TimedForm, other: TimedForm, examples: Sequence[Example]) -> float:
+def ratio_of(one: OnnxRunner, other: OnnxRunner, examples: Sequence[Example]) -> float:
     """How many times as fast `one` is, all of `examples` alike."""
     return statistics.geometric_mean(
-        speed_ratio(partial(one.runner.run, x.inputs), partial(other.runner.run, x.inputs))
-        for x in examples
+        speed_ratio(partial(one.run, x.inputs), partial(other.run, x.inputs)) for x in examples
     )
+
+
+def _problem(runner: OnnxRunner, examples: Sequence[Example]) -> str | None:
+    """How what `runner` makes of `examples` differs from PyTorch's by more than FP32 may."""
+    for example in examples:
+        outputs = runner.run(example.inputs)
+        if problem := example.problem(outputs, DEFAULT_TOLERANCES["fp32"], slack=1.0):
+            return problem
+    return None
 
 
 def _runner(graph: ir.Model, work: Path) -> OnnxRunner:

@@ -16,7 +16,13 @@ from sam_deploy.errors import CheckFailed
 from sam_deploy.example import Example
 from sam_deploy.exporter.lowered import Lowered
 from sam_deploy.exporter.notes import Notes
-from sam_deploy.exporter.timed_form import TimedForm, example_of, ratio_of, timed_form
+from sam_deploy.exporter.timed_form import (
+    TimedForm,
+    example_of,
+    ratio_of,
+    timed_form,
+    untouched_runner,
+)
 from sam_deploy.exporter.tuning_cache import TuningCache
 from sam_deploy.latency import LEAST_GAIN
 from sam_deploy.recipe import Recipe
@@ -64,6 +70,9 @@ def tune(
             return Tuned(report, lowered if known.chosen == start else lower(known.chosen))
         examples = [example_of(subject, batch) for batch in batches]
         first = best = timed_form(start, lowered, examples, work)
+        untouched = None
+        if time.monotonic() < until:
+            untouched = untouched_runner(subject, recipe.batch, examples, work)
         trials: list[Trial] = []
         complete = True
         for field, values in _options():
@@ -77,15 +86,24 @@ def tune(
                         complete = False
                 advance(1)
         # A lucky round may have chosen it: what is kept must win once more, against the start.
-        ratio = 1.0 if best is first else ratio_of(best, first, examples)
+        ratio = 1.0 if best is first else ratio_of(best.runner, first.runner, examples)
         if ratio < LEAST_GAIN:
             best, ratio = first, 1.0
+        over = None if untouched is None else ratio_of(best.runner, untouched, examples)
+    if over is not None and over * LEAST_GAIN < 1:
+        notes.give(
+            [
+                f"no form is as fast here as the export of the untouched model ({over:.2f} times): "
+                "the rewriting does not pay for this network on this machine"
+            ]
+        )
     report = TuningReport(
         target=first.runner.backend,
         batches=batches,
         start=start,
         chosen=best.rewrites,
         ratio=round(ratio, 3),
+        over_untouched=None if over is None else round(over, 3),
         trials=trials,
         complete=complete,
     )
@@ -116,5 +134,5 @@ def _tried(
         made = timed_form(form, lower(form), examples, work)
     except CheckFailed as failure:  # of this form alone: the others are no worse for it
         return best, Trial(rewrites=form, ratio=None, refused=str(failure))
-    ratio = ratio_of(made, best, examples)
+    ratio = ratio_of(made.runner, best.runner, examples)
     return made if ratio >= LEAST_GAIN else best, Trial(rewrites=form, ratio=round(ratio, 3))

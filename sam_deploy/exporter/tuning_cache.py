@@ -17,7 +17,7 @@ from sam_deploy.runtime import require_onnxruntime
 from sam_deploy.runtime.threads import usual_threads
 from sam_deploy.tuning import TuningReport
 
-_FORM = 1  # of what is kept: another number is another file
+_FORM = 2  # of what is kept: another number is another file
 
 
 class TuningCache:

@@ -55,6 +55,8 @@ def test_the_manifest_says_what_was_tried(tmp_path):
         assert len({getattr(forms, field) for forms in [report.start, *tried]}) > 1, field
     assert report.chosen in [report.start, *tried]
     assert report.ratio >= 1.0
+    assert report.over_untouched > 0
+    assert f"{report.over_untouched:.2f}x as fast as the untouched export" in report.text
     load(tmp_path / "one" / manifest.name).close()
 
     again = tuned(recipe, tmp_path / "two").tuning
@@ -117,6 +119,23 @@ def test_a_lucky_round_is_not_kept(tmp_path, monkeypatch, one_option):
     report = tuned(sam_recipe(), tmp_path / "one").tuning
     assert report.trials[0].ratio == 1.5
     assert (report.chosen, report.ratio) == (report.start, 1.0)
+
+
+def test_where_the_untouched_export_is_faster_that_is_said(tmp_path, monkeypatch, one_option):
+    monkeypatch.setattr(tune, "ratio_of", lambda *_: 0.9)
+    done = export_recipe(sam_recipe(), out=tmp_path, request=Request(tune_s=300))
+    assert done.manifest.tuning.over_untouched == 0.9
+    assert any("the rewriting does not pay for this network" in note for note in done.notes)
+
+
+def test_what_no_exporter_takes_is_not_raced(tmp_path, monkeypatch, one_option):
+    def fails(*_, **__):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(timed_form, "onnx_from_module", fails)
+    report = tuned(sam_recipe(), tmp_path).tuning
+    assert report.complete
+    assert report.over_untouched is None
 
 
 def test_recipes_forms_that_are_wrong_fail(tmp_path, monkeypatch):
