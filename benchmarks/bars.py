@@ -30,12 +30,10 @@ DYNAMO = """
 import sys
 from pathlib import Path
 from sam_deploy.bench.peers import export_dynamo
-from sam_deploy.lowering.batch import quiet
 from sam_deploy.recipe import recipe_from_dict
 from sam_deploy.reference import subject_from_recipe
 data = {"model": sys.argv[1], "image_size": [224, 224]}
-with quiet():
-    export_dynamo(subject_from_recipe(recipe_from_dict(data, "a benchmark")), Path(sys.argv[2]))
+export_dynamo(subject_from_recipe(recipe_from_dict(data, "a benchmark")), Path(sys.argv[2]))
 """
 PRECISIONS = {
     "fp32": [],

@@ -84,10 +84,11 @@ def _torchscript(subject: Subject, path: Path) -> None:
 def export_dynamo(subject: Subject, path: Path) -> None:
     """Write PyTorch's own export of the untouched model, of any batch, to `path`."""
     inputs = with_batch(subject.example_inputs, 2)  # 1 would be taken for a constant
-    torch.onnx.export(
-        subject.module, inputs, path, dynamo=True, opset_version=OPSET,
-        dynamic_shapes=any_batch(inputs), verbose=False, **_names(subject),
-    )  # fmt: skip
+    with quiet(), torch.no_grad():
+        torch.onnx.export(
+            subject.module, inputs, path, dynamo=True, opset_version=OPSET,
+            dynamic_shapes=any_batch(inputs), verbose=False, **_names(subject),
+        )  # fmt: skip
 
 
 def _slim(dynamo: Path, path: Path) -> None:

@@ -17,10 +17,11 @@ from onnx import numpy_helper
 from sam_deploy.bench.gpu_peers import gpu_contestants, torch_in_fp16
 from sam_deploy.bench.peers import export_contestants, torch_contestants
 from sam_deploy.bench.plot import bench_svg
-from sam_deploy.bench.profile import node_medians
+from sam_deploy.bench.profile import ModuleTime, Profile, node_medians
 from sam_deploy.bench.race import race
 from sam_deploy.bench.result import BatchTiming, BenchResult, Entry
 from sam_deploy.bundle import MODEL, file_infos, read_bundle
+from sam_deploy.cli._profile_table import profile_table
 from sam_deploy.cli.bench import main
 from sam_deploy.example import Example
 from sam_deploy.progress import Progress
@@ -205,7 +206,7 @@ def test_the_profile_is_by_module(tiny_bundle, benched):
     result = json.loads(said.out)
     modules = {one["module"]: one for one in result["modules"]}
     assert modules["block1.0.attn"]["kind"] == "SAM"
-    assert modules["block3.0.mlp"]["kind"] == "MLP"
+    assert modules["block3.0.mlp"]["kind"] == "Mlp"
     for place in ("before_ms", "after_ms"):
         whole = sum(one[place] for one in result["modules"])
         assert whole == pytest.approx(result[place], rel=1e-3)
@@ -215,12 +216,24 @@ def test_the_profile_is_by_module(tiny_bundle, benched):
     assert result["command"].startswith("sam-bench ")
 
 
-def test_the_profile_is_a_table_for_people(tiny_bundle, benched):
-    code, said = benched(tiny_bundle, "--profile")
-    assert code == 0, said.err
-    assert "before" in said.out
-    assert any(line.startswith("SAM ") for line in said.out.splitlines())
-    assert any(line.startswith("block1.0.attn") for line in said.out.splitlines())
+def test_the_profile_is_a_table_for_people():
+    times = [("block1.0.attn", "SAM", 3, 1), ("block1.1.attn", "SAM", 5, 1), ("", "", 0, 2)]
+    modules = [
+        ModuleTime(module=module, kind=kind, before_ms=before, after_ms=after)
+        for module, kind, before, after in times
+    ]
+    result = Profile(
+        command="", machine={}, versions={}, provider="X", threads=1, batch=2, rounds=1,
+        before_ms=8, after_ms=4, modules=modules,
+    )  # fmt: skip
+    lines = [line.split() for line in profile_table(result).splitlines()]
+    assert ["SAM", "8.00", "2.00", "4.00"] in lines
+    assert ["(changes", "of", "layout", "and", "type)", "0.00", "2.00", "0.00"] in lines
+    assert ["all", "8.00", "4.00", "2.00"] in lines
+    assert lines[-2:] == [
+        ["block1.1.attn", "SAM", "5.00", "1.00", "5.00"],
+        ["block1.0.attn", "SAM", "3.00", "1.00", "3.00"],
+    ]
 
 
 def test_a_profile_is_of_one_bundle(tiny_bundle, tmp_path, benched):

@@ -51,12 +51,19 @@ def run(*argv):
 def test_the_recipes_differ_in_precision_only():
     found = {path.stem: read_recipe(path) for path in RECIPES}
     assert [recipe.name for recipe in found.values()] == list(found)
-    assert [recipe.precision for recipe in found.values()] == ["fp16", "fp32", "fp8", "int8"]
+    assert [recipe.precision for recipe in found.values()] == [
+        "fp16",
+        "fp32",
+        "fp8",
+        "int8",
+        "int8",
+    ]
     for recipe in found.values():
         first = msgspec.to_builtins(next(iter(found.values())))
         other = msgspec.to_builtins(recipe)
         differ = {key for key in first if first[key] != other[key]}
-        assert differ <= {"precision", "tolerances"}
+        may = {"precision", "tolerances", *(["quantization"] if recipe.is_for_cpu else [])}
+        assert differ <= may
 
 
 def test_the_checkpoint_is_small_and_fits_the_recipe(shipped):
