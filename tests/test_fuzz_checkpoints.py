@@ -151,7 +151,7 @@ def programs(draw):
     return b"".join(body) + pickle.STOP
 
 
-@fuzz(200)
+@fuzz(100)
 @given(programs())
 def test_archives_around_another_program(check, pickled):
     check(lambda path: archive(path, pickled, STORAGES))

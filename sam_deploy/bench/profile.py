@@ -5,6 +5,7 @@ ONNX Runtime's providers.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import tempfile
 from collections import defaultdict
@@ -35,7 +36,7 @@ _TIME = "_kernel_time"
 class ModuleTime(msgspec.Struct, frozen=True, kw_only=True):
     """The nodes of a PyTorch module, per run: in the untouched model's graph and in the bundle's.
 
-    `module` is "" for what belongs to none: ONNX Runtime's changes of layout and type.
+    `module` is "" for what has no name: much of what ONNX Runtime inserts and fuses.
     """
 
     module: str
@@ -93,7 +94,7 @@ def profile(
         for path in (before, bundle / MODEL):
             with progress.stage("time", rounds) as advance:
                 times.append(_node_times(path, provider, x, rounds, threads, advance))
-    units = {name: _unit(subject.module, name) for found in times for name in found}
+    units = {name: unit_of(subject.module, name) for found in times for name in found}
     kinds = {name: type(module).__name__ for name, module in subject.module.named_modules()}
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for place, found in enumerate(times):
@@ -152,13 +153,15 @@ def node_medians(events: list[Mapping[str, object]]) -> dict[str, float]:
     return {name: statistics.median(times[_WARM_UP:] or times) for name, times in found.items()}
 
 
-def _unit(module: nn.Module, node: str) -> str:
+def unit_of(module: nn.Module, node: str) -> str:
     """The module that a node's time is counted for: a child of the network, or of a block where
-    that is one of a list.
+    that is one of a list; "" where none is named. ONNX Runtime names what it makes of a node
+    after it: "InsertedPrecisionFreeCast_block1.0.mlp.fc1/Conv:0_nchwc".
     """
-    parts = node.rpartition("/")[0].split(".")
-    known = dict(module.named_children())
-    if parts[0] not in known:
-        return ""
-    listed = isinstance(known[parts[0]], nn.ModuleList)
-    return ".".join(parts[: 3 if listed else 1])
+    before = node.rpartition("/")[0]
+    for name, child in module.named_children():
+        found = re.search(rf"(?:^|_)({re.escape(name)}(?:\.[\w.]+)?)$", before)
+        if found is not None:
+            parts = found[1].split(".")
+            return ".".join(parts[: 3 if isinstance(child, nn.ModuleList) else 1])
+    return ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from sam_deploy.bench.profile import Profile
 from sam_deploy.cli._run import printable
 
-_NO_MODULE = "(changes of layout and type)"
+_NO_MODULE = "(without a name)"
 _Row = tuple[str, str, float, float]
 
 

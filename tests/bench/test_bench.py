@@ -197,7 +197,8 @@ def test_bars_are_as_long_as_their_times():
 def test_the_table_ends_with_the_most_samples(tiny_bundle, benched):
     code, said = benched(tiny_bundle, "--no-peers")
     assert code == 0, said.err
-    assert f"of the bundles {tiny_bundle.name} on cpu makes the most" in said.out
+    assert f"of the bundles {tiny_bundle.name} on " in said.out
+    assert " makes the most, " in said.out
 
 
 def test_the_profile_is_by_module(tiny_bundle, benched):
@@ -211,7 +212,7 @@ def test_the_profile_is_by_module(tiny_bundle, benched):
         whole = sum(one[place] for one in result["modules"])
         assert whole == pytest.approx(result[place], rel=1e-3)
         named = sum(one[place] for name, one in modules.items() if name)
-        assert named > 0.6 * whole > 0
+        assert named > 0.25 * whole > 0  # of a tiny model ONNX Runtime fuses much without a name
     assert result["batch"] == 2
     assert result["command"].startswith("sam-bench ")
 
@@ -228,7 +229,7 @@ def test_the_profile_is_a_table_for_people():
     )  # fmt: skip
     lines = [line.split() for line in profile_table(result).splitlines()]
     assert ["SAM", "8.00", "2.00", "4.00"] in lines
-    assert ["(changes", "of", "layout", "and", "type)", "0.00", "2.00", "0.00"] in lines
+    assert ["(without", "a", "name)", "0.00", "2.00", "0.00"] in lines
     assert ["all", "8.00", "4.00", "2.00"] in lines
     assert lines[-2:] == [
         ["block1.1.attn", "SAM", "5.00", "1.00", "5.00"],

@@ -26,8 +26,9 @@ def own_cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def one_option(monkeypatch):
-    """Where it does not matter how many forms are tried."""
+    """Where it does not matter how many forms are tried, nor against what else."""
     monkeypatch.setattr(tune, "_ORDER", ("aggregation",))
+    monkeypatch.setattr(tune, "untouched_runner", lambda *_: None)
 
 
 def sam_recipe(**options):
@@ -121,14 +122,17 @@ def test_a_lucky_round_is_not_kept(tmp_path, monkeypatch, one_option):
     assert (report.chosen, report.ratio) == (report.start, 1.0)
 
 
-def test_where_the_untouched_export_is_faster_that_is_said(tmp_path, monkeypatch, one_option):
+def test_where_the_untouched_export_is_faster_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "_ORDER", ("aggregation",))
     monkeypatch.setattr(tune, "ratio_of", lambda *_: 0.9)
     done = export_recipe(sam_recipe(), out=tmp_path, request=Request(tune_s=300))
     assert done.manifest.tuning.over_untouched == 0.9
     assert any("the rewriting does not pay for this network" in note for note in done.notes)
 
 
-def test_what_no_exporter_takes_is_not_raced(tmp_path, monkeypatch, one_option):
+def test_what_no_exporter_takes_is_not_raced(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "_ORDER", ("aggregation",))
+
     def fails(*_, **__):
         raise RuntimeError("no such operator")
 

@@ -43,7 +43,7 @@ def transposes_run(options, folder):
     return sum(node.op_type == "Transpose" for node in optimized.graph.node)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_images_stay_in_blocks(tmp_path):
     with_anchors = transposes_run(RewriteOptions(anchors="identity"), tmp_path)
     assert with_anchors < transposes_run(RewriteOptions(), tmp_path) / 2
