@@ -25,7 +25,7 @@ import msgspec
 from sam_deploy.cpu_info import machine
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-SIZES_PX = (128, 224, 384, 512, 768, 1024)
+SIZES_PX = (128, 224, 384, 512, 1024)
 IMAGES = (32, 128, 512)
 ROUNDS = 7
 
@@ -80,7 +80,7 @@ def exported(out: Path, *flags: str) -> dict[str, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"sam-export {' '.join(flags)} failed")
-    (report,) = said["parity"]
+    (report,) = said["manifest"]["parity"]
     return {
         "seconds": round(time.perf_counter() - begun, 1),
         "peak_mb": round((usage.ru_maxrss << 10) / 1e6),

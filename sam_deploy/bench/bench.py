@@ -11,7 +11,7 @@ from sam_deploy.bench.gpu_peers import gpu_contestants
 from sam_deploy.bench.ours import bundle_contestants
 from sam_deploy.bench.peers import export_contestants, torch_contestants
 from sam_deploy.bench.race import race
-from sam_deploy.bench.result import BenchResult, LeftOut, versions
+from sam_deploy.bench.result import BenchResult, LeftOut, check_numbers, versions
 from sam_deploy.bundle import read_bundle
 from sam_deploy.cpu_info import machine
 from sam_deploy.errors import InputError, MachineError
@@ -48,7 +48,7 @@ def bench(
         BundleError: a bundle is damaged.
         MachineError: none of the bundles runs here; says why.
     """
-    _check(batches, rounds, threads)
+    check_numbers(batches, rounds, threads)
     manifests = [read_bundle(folder) for folder in bundles]
     _check_alike(bundles, manifests)
     with progress.stage("reference"):
@@ -85,16 +85,6 @@ def bench(
         entries=entries,
         left_out=left_out + failed,
     )
-
-
-def _check(batches: Sequence[int], rounds: int, threads: int) -> None:
-    if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
-        given = ", ".join(map(str, batches)) or "none"
-        raise InputError(f"the batches are {given}; expected sizes of 1 or more, each once.")
-    if rounds < 1:
-        raise InputError(f"there are {rounds} rounds; expected 1 or more.")
-    if threads < 1:
-        raise InputError(f"there are {threads} threads; expected 1 or more.")
 
 
 def _check_alike(bundles: Sequence[Path], manifests: Sequence[Manifest]) -> None:

@@ -17,9 +17,10 @@ import onnx_ir as ir
 from torch import nn
 
 from sam_deploy.bench.peers import export_dynamo
-from sam_deploy.bench.result import versions
+from sam_deploy.bench.result import check_numbers, versions
 from sam_deploy.bundle import MODEL, read_bundle
 from sam_deploy.cpu_info import machine
+from sam_deploy.errors import InputError
 from sam_deploy.lowering.names import name_by_module
 from sam_deploy.parity.validation_data import samples_for
 from sam_deploy.progress import Progress
@@ -75,9 +76,11 @@ def profile(
 
     Raises:
         BundleError: it is damaged, or ONNX Runtime refuses it.
-        InputError: the weights or samples cannot be used.
+        InputError: a bad number, the weights or samples cannot be used, or PyTorch cannot export
+            the untouched model.
         MachineError: the provider does not start here.
     """
+    check_numbers([batch], rounds, threads)
     manifest = read_bundle(bundle)
     with progress.stage("reference"):
         subject = bundle_reference(manifest, asked)
@@ -86,7 +89,13 @@ def profile(
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / "untouched.onnx"
         with progress.stage("exports"):
-            export_dynamo(subject, before)
+            try:
+                export_dynamo(subject, before)
+            except Exception as error:  # a stock exporter fails in every way
+                raise InputError(
+                    "PyTorch's own exporter cannot export the untouched model, so there is nothing "
+                    f"to compare with: {type(error).__name__}: {str(error)[:200]}"
+                ) from None
             named = ir.load(before)
             name_by_module(named.graph)
             ir.save(named, before)
@@ -158,10 +167,11 @@ def unit_of(module: nn.Module, node: str) -> str:
     that is one of a list; "" where none is named. ONNX Runtime names what it makes of a node
     after it: "InsertedPrecisionFreeCast_block1.0.mlp.fc1/Conv:0_nchwc".
     """
-    before = node.rpartition("/")[0]
-    for name, child in module.named_children():
+    before = node.partition("/")[0]
+    children = dict(module.named_children())
+    for name in sorted(children, key=len, reverse=True):  # out_proj before proj
         found = re.search(rf"(?:^|_)({re.escape(name)}(?:\.[\w.]+)?)$", before)
         if found is not None:
             parts = found[1].split(".")
-            return ".".join(parts[: 3 if isinstance(child, nn.ModuleList) else 1])
+            return ".".join(parts[: 3 if isinstance(children[name], nn.ModuleList) else 1])
     return ""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import msgspec
+
+from sam_deploy.errors import InputError
 
 Side = Literal["ours", "peer"]
 PACKAGES = (
@@ -92,3 +95,18 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def check_numbers(batches: Sequence[int], rounds: int, threads: int) -> None:
+    """Refuse batch sizes, rounds and threads that are none.
+
+    Raises:
+        InputError: saying which.
+    """
+    if not batches or min(batches) < 1 or len(set(batches)) != len(batches):
+        given = ", ".join(map(str, batches)) or "none"
+        raise InputError(f"the batches are {given}; expected sizes of 1 or more, each once.")
+    if rounds < 1:
+        raise InputError(f"there are {rounds} rounds; expected 1 or more.")
+    if threads < 1:
+        raise InputError(f"there are {threads} threads; expected 1 or more.")

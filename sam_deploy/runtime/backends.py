@@ -64,7 +64,10 @@ def start(name: str, folder: Path, manifest: Manifest, *, contexts: int, threads
             "the onnxruntime installed here is not the one for CUDA: pip install 'sam-deploy[cuda]'"
         )
     model, bf16 = folder / MODEL, allows_bf16(manifest.recipe)
-    runner = shared_runner(model, manifest.files[MODEL].sha256, provider, threads, bf16=bf16)
+    streams = contexts if provider == OPENVINO else 1
+    runner = shared_runner(
+        model, manifest.files[MODEL].sha256, provider, threads, streams=streams, bf16=bf16
+    )
     if read_manifest(folder) != manifest:
         raise BundleError(f"{folder} was replaced while it was loaded. Load it again.")
     for declared, found in ((manifest.inputs, runner.inputs), (manifest.outputs, runner.outputs)):

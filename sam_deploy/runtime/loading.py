@@ -14,6 +14,7 @@ from sam_deploy.runtime.chosen import Chosen
 from sam_deploy.runtime.engine import Engine
 from sam_deploy.runtime.faster import OpenVINORace
 from sam_deploy.runtime.onnx_runner import require_onnxruntime
+from sam_deploy.runtime.openvino import openvino_lacks
 
 
 def load(
@@ -32,8 +33,8 @@ def load(
     than "cpu", which the first load on a machine measures. With `require` it is that one or none.
 
     `contexts` is how many threads run at once, others wait; each takes memory of its own. `threads`
-    are ONNX Runtime's, 0 as many as OMP_NUM_THREADS says, or cores. With `refuse_nan` calls with
-    NaN or infinity are refused.
+    are ONNX Runtime's or OpenVINO's, 0 as many as OMP_NUM_THREADS says, or cores. With `refuse_nan`
+    calls with NaN or infinity are refused.
 
     Raises:
         InputError: an unknown backend; `contexts` is below 1.
@@ -50,11 +51,11 @@ def load(
         raise InputError(f"contexts is {contexts}; expected 1 or more.")
     folder = Path(path)
     manifest = read_bundle(folder)
-    if not manifest.plans:
+    if not manifest.plans and openvino_lacks():
         require_onnxruntime()  # nothing else could run it
     passed_over: dict[str, str] = {}
     failures: list[CheckFailed] = []
-    race = OpenVINORace(folder, manifest, threads)
+    race = OpenVINORace(folder, manifest, threads, contexts)
     for name in [require] if require else BACKENDS:
         if name == "openvino" and not require and (slower := race.known()):
             passed_over[name] = slower

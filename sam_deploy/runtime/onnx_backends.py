@@ -31,16 +31,17 @@ def start_onnx(
     *,
     spinning: bool = True,
     threads: int = 0,
+    streams: int = 1,
     bf16: bool = False,
 ) -> AnyOnnxRunner:
     """The file `path` on one of ONNX Runtime's providers or on OPENVINO, which alone takes `bf16`
-    and whose threads never spin.
+    and `streams`, and whose threads never spin.
 
     Raises:
         MachineError, BundleError: as the runners.
     """
     if provider == OPENVINO:
-        return OpenVINORunner(path, threads=threads, bf16=bf16)
+        return OpenVINORunner(path, threads=threads, streams=streams, bf16=bf16)
     return OnnxRunner(path, provider, spinning=spinning, threads=threads)
 
 

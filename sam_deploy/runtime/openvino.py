@@ -9,7 +9,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from sam_deploy.errors import BundleError, MachineError
+from sam_deploy.errors import MachineError
 from sam_deploy.runner import Array, Arrays
 from sam_deploy.runtime.described import Described
 from sam_deploy.runtime.threads import usual_threads
@@ -20,7 +20,8 @@ _RESULT = "/sink_port_0"  # behind an output's name, in that of OpenVINO's node 
 
 def openvino_lacks() -> str | None:
     """Why OpenVINO cannot be tried here; None where it is installed."""
-    if PathFinder.find_spec("openvino") is None:
+    found = PathFinder.find_spec("openvino")
+    if found is None or found.loader is None:  # a mere folder of that name is no package
         return "OpenVINO is not installed. Run: pip install 'sam-deploy[openvino]'"
     return None
 
@@ -29,17 +30,20 @@ class OpenVINORunner:
     """Runs the ONNX file `path` on OpenVINO's CPU device: arrays by name in, arrays by name out.
 
     What is not quantized is computed in FP32; with `bf16` in BF16 where the CPU has that, and
-    `backend` says so. `threads` 0 is as many as OMP_NUM_THREADS says, or cores. Threads may share
-    it: each call has a request, and so memory, of its own.
+    `backend` says so. `streams` calls run at once, each on `threads`; 0 is as many as
+    OMP_NUM_THREADS says, or all cores divided among the streams. Threads may share it: each call
+    has a request, and so memory, of its own.
 
     Raises:
-        MachineError: OpenVINO is not installed, or does not start here.
-        BundleError: it refuses the file.
+        MachineError: OpenVINO is not installed, does not start here, or has no way to run the file:
+            what it refuses ONNX Runtime may run.
     """
 
     provider = OPENVINO
 
-    def __init__(self, path: Path, *, threads: int = 0, bf16: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 0, streams: int = 1, bf16: bool = False
+    ) -> None:
         if lacking := openvino_lacks():
             raise MachineError(lacking)
         try:
@@ -54,12 +58,13 @@ class OpenVINORunner:
             "PERFORMANCE_HINT": "LATENCY",
             # On CPUs with AMX its default is BF16, in silence.
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "INFERENCE_NUM_THREADS": threads or usual_threads(),
+            "INFERENCE_NUM_THREADS": streams * (threads or usual_threads()),
+            "NUM_STREAMS": streams,
         }
         try:
             self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except Exception as error:  # its exception classes are not public
-            raise BundleError(f"OpenVINO refuses {path}: {_first_line(error)}") from None
+            raise MachineError(f"OpenVINO refuses {path}: {_first_line(error)}") from None
         self.backend = f"openvino CPU in {'BF16' if bf16 else 'FP32'}"
         self.inputs = [_described(value, "") for value in self._compiled.inputs]
         self.outputs = [_described(value, _RESULT) for value in self._compiled.outputs]

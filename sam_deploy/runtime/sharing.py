@@ -14,6 +14,7 @@ class _Key(NamedTuple):
     sha256: str
     provider: str
     threads: int
+    streams: int
     bf16: bool
 
 
@@ -22,16 +23,18 @@ _making = threading.Lock()
 
 
 def shared_runner(
-    path: Path, sha256: str, provider: str, threads: int, *, bf16: bool
+    path: Path, sha256: str, provider: str, threads: int, *, streams: int, bf16: bool
 ) -> AnyOnnxRunner:
     """A runner of the file with this hash: one that is in use already, or a new one of `path`.
 
     Raises:
         MachineError, BundleError: as `start_onnx`.
     """
-    key = _Key(sha256, provider, threads, bf16)
+    key = _Key(sha256, provider, threads, streams, bf16)
     with _making:
         runner = _runners.get(key)
         if runner is None:
-            runner = _runners[key] = start_onnx(path, provider, threads=threads, bf16=bf16)
+            runner = _runners[key] = start_onnx(
+                path, provider, threads=threads, streams=streams, bf16=bf16
+            )
         return runner

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from sam_deploy.bench.gpu_peers import gpu_contestants, torch_in_fp16
 from sam_deploy.bench.peers import export_contestants, torch_contestants
 from sam_deploy.bench.plot import bench_svg
-from sam_deploy.bench.profile import ModuleTime, Profile, node_medians
+from sam_deploy.bench.profile import ModuleTime, Profile, node_medians, unit_of
 from sam_deploy.bench.race import race
 from sam_deploy.bench.result import BatchTiming, BenchResult, Entry
 from sam_deploy.bundle import MODEL, file_infos, read_bundle
@@ -268,3 +268,27 @@ def test_what_runs_on_a_gpu_is_the_same_model(tiny_bundle, tiny_checkpoint):
 def test_without_a_gpu_there_are_no_such_peers(tiny_bundle, tiny_checkpoint):
     if not torch.cuda.is_available():
         assert gpu_contestants(tiny_bundle, Asked(weights=tiny_checkpoint)) == ([], [])
+
+
+def test_a_node_is_its_modules():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.proj, self.out_proj = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+            self.blocks = torch.nn.ModuleList([torch.nn.Sequential(torch.nn.Linear(1, 1))])
+
+    expected = {
+        "proj/MatMul": "proj",
+        "out_proj/MatMul": "out_proj",
+        "out_proj/MatMul/MatMulAddFusion": "out_proj",
+        "InsertedPrecisionFreeCast_blocks.0.0.fc/Conv:0_nchwc": "blocks.0.0",
+        "ReorderInput": "",
+        "Mul_337": "",
+    }
+    assert {node: unit_of(Net(), node) for node in expected} == expected
+
+
+@pytest.mark.parametrize("bad", [["--batch", "0"], ["--rounds", "-5"]])
+def test_a_profile_of_nothing_is_refused(tiny_bundle, bad, capsys):
+    assert main([str(tiny_bundle), "--profile", *bad]) == 2
+    assert "expected" in capsys.readouterr().err

@@ -147,7 +147,7 @@ def test_a_layer_that_makes_an_output_makes_floats():
     model = net.model(net.add("MatMul", "head", y, net.normal(4, 4)))
     x = np.random.default_rng(0).random((8, 4), np.float32)
     made, report = for_cpu(model, x, quantize=["head"])
-    assert [layer.name for layer in report.layers] == ["a/MatMul", "head/MatMul"]
+    assert [layer.name for layer in report.layers] == ["a/MatMul"]
     audit_precision(made, "int8", quantization=report)
     assert relative_rms(run(made, x)[0], run(model, x)[0]) < 0.03
 
@@ -161,6 +161,52 @@ def test_what_cpus_have_no_integers_for_stays_in_floats():
     )
     _, report = for_cpu(model, np.random.default_rng(0).random((8, 4, 5, 5), np.float32))
     assert [layer.name for layer in report.layers] == ["a/Conv"]
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (1,), ()])
+def test_a_bias_that_is_not_one_an_output_keeps_its_layer_in_floats(shape):
+    net = Net(4)
+    y = net.add("MatMul", "a", net.add("Relu", "before", "x"), net.normal(4, 4))
+    y = net.add("Gemm", "b", net.add("Relu", "mid", y), net.normal(4, 4), net.normal(*shape))
+    x = np.random.default_rng(0).random((8, 4), np.float32)
+    made, report = for_cpu(net.model(net.add("Relu", "end", y)), x)
+    assert [layer.name for layer in report.layers] == ["a/MatMul"]
+    audit_precision(made, "int8", quantization=report)
+
+
+def test_what_is_read_inside_and_is_an_output_too():
+    net = Net(4)
+    first = net.add("MatMul", "a", net.add("Relu", "before", "x"), net.normal(4, 4))
+    again = net.add("Add", "twice", first, first)
+    last = net.add("Relu", "end", net.add("MatMul", "b", first, net.normal(4, 4)))
+    x = np.random.default_rng(0).random((8, 4), np.float32)
+    model = net.model(first, again, last)
+    expected = run(model, x)
+    made, report = for_cpu(model, x, kinds=["linear", "head", "first"])
+    audit_precision(made, "int8", quantization=report)
+    assert [layer.name for layer in report.layers] == ["b/MatMul"]
+    for found, wanted in zip(run(made, x), expected, strict=True):
+        assert relative_rms(found, wanted) < 0.05
+
+
+def test_a_gemm_that_scales_stays_in_floats():
+    net = Net(4)
+    y = net.add("MatMul", "a", net.add("Relu", "before", "x"), net.normal(4, 4))
+    y = net.add("Gemm", "b", net.add("Relu", "mid", y), net.normal(4, 4), alpha=0.5)
+    x = np.random.default_rng(0).random((8, 4), np.float32)
+    _, report = for_cpu(net.model(net.add("Relu", "end", y)), x)
+    assert [layer.name for layer in report.layers] == ["a/MatMul"]
+
+
+def test_the_product_of_two_layers_is_no_layer():
+    """As of attention: what a layer makes is the second input of a MatMul."""
+    net = Net(4, 4)
+    y = net.add("Relu", "before", "x")
+    q, v = (net.add("MatMul", name, y, net.normal(4, 4)) for name in "qv")
+    x = np.random.default_rng(0).random((8, 4, 4), np.float32)
+    made, report = for_cpu(net.model(net.add("Relu", "end", net.add("MatMul", "product", q, v))), x)
+    assert len(report.layers) == 2
+    audit_precision(made, "int8", quantization=report)
 
 
 def findings(graph, report):
@@ -218,6 +264,23 @@ def other_scale(graph):
     dq.input[1] = "nine"
 
 
+def other_bias_scale(graph):
+    dq = makers_of(graph)[nodes_of(graph)[LAYER].input[2]]
+    constant(graph, dq.input[1], 2 * weights_of(graph)[dq.input[1]])
+
+
+def other_axis(graph):
+    dq = makers_of(graph)[nodes_of(graph)[LAYER].input[1]]
+    next(a for a in dq.attribute if a.name == "axis").i = 1
+
+
+def computed_weight(graph):
+    dq = makers_of(graph)[nodes_of(graph)[LAYER].input[1]]
+    copy = helper.make_node("Identity", [dq.input[0]], ["copied"], "copy/Identity")
+    graph.graph.node.insert(0, copy)
+    dq.input[0] = "copied"
+
+
 def negative_scale(graph):
     dq = makers_of(graph)[nodes_of(graph)[LAYER].input[0]]
     constant(graph, dq.input[1], np.float32(-1))
@@ -251,6 +314,9 @@ SABOTAGE = {
     shifted_weight: "weight with a zero point that is not 0",
     float_bias: "its bias is not",
     other_scale: "another scale or zero point than its DequantizeLinear",
+    other_bias_scale: "bias in other units than its products",
+    other_axis: "weight with scales along axis 1",
+    computed_weight: "weight that is no constant",
     negative_scale: "scale that is not a positive number",
     signed_activation: "zero point of type INT8, expected UINT8",
     quantized_gelu: "is at no layer that is listed",

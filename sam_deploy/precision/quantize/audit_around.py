@@ -31,19 +31,19 @@ def around_problems(model: onnx.ModelProto, listed: Collection[str]) -> Iterator
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    ends = {value.name for value in graph.output}
     at_layers: set[str] = set()
     names = set()
     for node in graph.node:
         names.add(node.name)
         if node.name in listed:
             yield from _layer_problems(node, weights, makers)
+            yield from _bias_problems(node, weights, makers)
             output = node.output[0]
             around = [reader.op_type == "QuantizeLinear" for reader in readers.get(output, [])]
-            if output not in ends and not (around and all(around)):
+            if not (around and all(around)):
                 yield f"{node.name} is listed as quantized, and what it makes is not"
             at_layers |= {output, *node.input}
-        elif node.op_type in _LAYERS and _from_dq(node.input[1], makers) is not None:
+        elif node.op_type in _LAYERS and _reads_weight(node, weights, makers):
             yield f"{node.name} reads a quantized weight and is not listed as quantized"
     for node in graph.node:
         if node.op_type != "QuantizeLinear":
@@ -66,13 +66,24 @@ def _layer_problems(
     makers: Mapping[str, onnx.NodeProto],
 ) -> Iterator[str]:
     for place, name in zip(_PLACES, node.input, strict=False):
+        if not name:  # an input that is left out
+            continue
         dq = _from_dq(name, makers)
         if dq is None:
             yield f"{node.name} is listed as quantized, and its {place} is not"
             continue
         yield from _pair_problems(dq, weights, _ZEROS[place])
-        if place == "activation" or dq.input[0] not in weights or len(dq.input) < 3:
+        if place == "activation":
+            q = makers.get(dq.input[0])
+            if q is None or q.op_type != "QuantizeLinear":
+                yield f"{node.name} is listed as quantized, and its activation is not"
             continue
+        if dq.input[0] not in weights or len(dq.input) < 3:
+            yield f"{node.name} has a {place} that is no constant"
+            continue
+        axis = next((a.i for a in dq.attribute if a.name == "axis"), 1)
+        if axis != (_output_axis(node) if place == "weight" else 0):
+            yield f"{node.name} has a {place} with scales along axis {axis}, not its outputs"
         zero = weights.get(dq.input[2])
         if zero is not None and np.any(numpy_helper.to_array(zero)):
             yield f"{node.name} has a {place} with a zero point that is not 0"
@@ -82,6 +93,21 @@ def _layer_problems(
                 f"{node.name} has a weight of {np.abs(units).max()} units, at most "
                 f"{INT8_BY_UINT8.largest:.0f} are safe: processors without VNNI would saturate"
             )
+
+
+def _bias_problems(
+    node: onnx.NodeProto,
+    weights: Mapping[str, onnx.TensorProto],
+    makers: Mapping[str, onnx.NodeProto],
+) -> Iterator[str]:
+    """Integer kernels take a bias for one in units of the products, whatever its DQ says."""
+    found = [_from_dq(name, makers) for name in node.input]
+    scales = [weights.get(dq.input[1]) for dq in found if dq is not None]
+    if len(scales) < len(_PLACES) or None in scales:
+        return
+    of_x, of_weight, of_bias = (numpy_helper.to_array(scale) for scale in scales if scale)
+    if not np.allclose(of_bias, of_x * of_weight, rtol=1e-6, atol=0):
+        yield f"{node.name} has a bias in other units than its products"
 
 
 def _pair_problems(
@@ -96,6 +122,22 @@ def _pair_problems(
         yield f"{node.name} has a zero point of type {got}, expected {wanted}"
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         yield f"{node.name} has a scale that is not a positive number"
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    """That of a weight's outputs."""
+    turned = any(a.name == "transB" and a.i for a in node.attribute)
+    return 0 if node.op_type == "Conv" or turned else 1
+
+
+def _reads_weight(
+    node: onnx.NodeProto,
+    weights: Mapping[str, onnx.TensorProto],
+    makers: Mapping[str, onnx.NodeProto],
+) -> bool:
+    """Whether `node` has a quantized weight, and not the product of another layer."""
+    dq = _from_dq(node.input[1], makers)
+    return dq is not None and dq.input[0] in weights
 
 
 def _from_dq(name: str, makers: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto | None:

@@ -32,7 +32,7 @@ def layers_to_quantize(
         for layer in layers
         if _is_chosen(layer, policy)
         and not is_in(layer.node, islands)
-        and not (policy.target == "cpu" and layer.node.op_type not in _WITH_INTEGERS)
+        and (policy.target != "cpu" or _has_integers(layer))
     ]
     if not chosen:
         raise PrecisionError(
@@ -40,6 +40,24 @@ def layers_to_quantize(
             f"(kinds {', '.join(policy.taken_kinds) or 'none'}). Export in floats."
         )
     return chosen
+
+
+def _has_integers(layer: Layer) -> bool:
+    """Whether ONNX Runtime computes `layer` in integers on a CPU: what it makes is no output of the
+    graph, its bias, if any, one constant an output, and a Gemm scales nothing.
+    """
+    node = layer.node
+    scales = [node.attributes.get(name) for name in ("alpha", "beta")]
+    if node.op_type not in _WITH_INTEGERS or layer.output.is_graph_output():
+        return False
+    if any(scale is not None and scale.as_float() != 1 for scale in scales):
+        return False
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return True
+    bias = node.inputs[2].const_value
+    weight = layer.weight.const_value
+    assert weight is not None
+    return bias is not None and list(bias.shape) == [weight.shape[layer.output_axis]]
 
 
 def _is_chosen(layer: Layer, policy: Quantization) -> bool:

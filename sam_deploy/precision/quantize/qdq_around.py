@@ -28,8 +28,10 @@ def insert_qdq_around(
     ranges: Mapping[str, Span],
     weights: Mapping[str, QuantizedWeight],
 ) -> None:
-    """Quantize `layers`, in the order of the graph and in place. `ranges` are those of their inputs
-    and outputs, by name; `weights` are the layers', by the layers' names.
+    """Quantize `layers`, in the order of the graph and in place; none makes an output of it.
+
+    `ranges` are those of their inputs and outputs, by name; `weights` are the layers', by the
+    layers' names.
     """
     names = GraphNames(graph)
     made: dict[ir.Value, ir.Value] = {}
@@ -47,13 +49,12 @@ def insert_qdq_around(
         if bias is not None:
             scale = ranges[layer.input].uint8()[0] * weight.scale
             layer.node.replace_input_with(2, _bias(graph, names, layer, bias, scale))
-        y = layer.node.outputs[0]
-        if y not in graph.outputs:
-            readers = list(y.uses())
-            q, dq = _pair(names, f"{layer.path}.output", y, ranges[y.name or ""])
-            graph.insert_after(layer.node, [q, dq])
-            for node, place in readers:
-                node.replace_input_with(place, dq.outputs[0])
+        y = layer.output
+        readers = list(y.uses())
+        q, dq = _pair(names, f"{layer.path}.output", y, ranges[y.name or ""])
+        graph.insert_after(layer.node, [q, dq])
+        for node, place in readers:
+            node.replace_input_with(place, dq.outputs[0])
 
 
 def least_scale(layer: Layer, activation: Span) -> FloatArray | float:

@@ -27,7 +27,8 @@ class Span(NamedTuple):
     def uint8(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """The scale and the zero point that put the span on 0 to 255, both of shape ()."""
         scale = np.float32((self.high - self.low) / UINT8.largest) or np.float32(1)
-        return np.asarray(scale), np.asarray(np.rint(-self.low / scale), np.uint8)
+        zero = np.clip(np.rint(-self.low / scale), 0, UINT8.largest)
+        return np.asarray(scale), np.asarray(zero, np.uint8)
 
 
 def span(histogram: Histogram, policy: Quantization, grid: Grid) -> Span:
