@@ -172,7 +172,7 @@ def test_statistics(client, x):
     def counts():
         (found,) = client.json("get_inference_statistics", MODEL)["model_stats"]
         stats = found["inference_stats"]
-        return int(found["inference_count"]), int(stats["success"].get("count", 0))
+        return int(found.get("inference_count", 0)), int(stats["success"].get("count", 0))
 
     rows, requests = counts()
     client.infer(x)
