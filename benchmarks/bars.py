@@ -12,15 +12,13 @@ hour (smt_l) on an otherwise idle machine.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import msgspec
+from _spent import script, spent
 
 from sam_deploy.cpu_info import machine
 
@@ -50,43 +48,33 @@ def environment() -> str:
     return f"{platform.machine().replace('x86_64', 'x86')}-{newest}-{found['cores']}core"
 
 
-def seconds(command: list[str]) -> float:
-    """How long `command` takes; what it says goes to stderr."""
-    begun = time.perf_counter()
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    return time.perf_counter() - begun
-
-
 def main() -> int:
     """Write the result; see the top."""
     parser = argparse.ArgumentParser(description="a model's speed here beside everything else")
     parser.add_argument("model")
     parser.add_argument("--tune", action="store_true")
     arguments = parser.parse_args()
-    model, binaries = arguments.model, Path(sys.executable).parent
+    model = arguments.model
     with tempfile.TemporaryDirectory() as scratch:
         out, bundles, took = Path(scratch), [], {}
         for label, flags in PRECISIONS.items():
             tuned = ["--tune"] if arguments.tune and label != "fp16" else []
-            command = [str(binaries / "sam-export"), "--model", model, *flags, *tuned]
-            took[label] = seconds([*command, "--engine", "none", "--out", str(out)])
+            command = [script("sam-export"), "--model", model, *flags, *tuned]
+            took[label] = spent([*command, "--engine", "none", "--out", str(out)]).seconds
             bundles.append(str(out / f"{model}-{label}-224"))
-        dynamo_s = seconds([sys.executable, "-c", DYNAMO, model, str(out / "dynamo.onnx")])
-        bench = [str(binaries / "sam-bench"), *bundles, "--batch", "1", "8"]
-        done = subprocess.run([*bench, "--rounds", str(ROUNDS), "--json"], stdout=subprocess.PIPE)
-    if done.returncode not in (0, 1):  # 1: a bundle disagrees, which the result says
-        return done.returncode
-    found = json.loads(done.stdout)
+        dynamo = spent([sys.executable, "-c", DYNAMO, model, str(out / "dynamo.onnx")])
+        bench = [script("sam-bench"), *bundles, "--batch", "1", "8", "--rounds", str(ROUNDS)]
+        found = spent([*bench, "--json"], may_fail=True).json  # it says who disagrees
     found["command"] = " ".join(["python", "benchmarks/bars.py", *sys.argv[1:]])
     found["export"] = {
         "sam-export --fp16": round(took["fp16"], 1),
-        "dynamo alone": round(dynamo_s, 1),
+        "dynamo alone": round(dynamo.seconds, 1),
     }
     label = f"{model}-tuned" if arguments.tune else model
     path = RESULTS / f"bench-{label}-{environment()}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     print(path)
-    return done.returncode
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,20 +9,16 @@ Python and importing torch.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
 import sys
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from _spent import script, spent, write_images
 
 from sam_deploy.cpu_info import machine
-from sam_deploy.synthetic import synthetic_images
 
 
 class Case(NamedTuple):
@@ -41,42 +37,23 @@ CASES = {
 }
 
 
-def write_images(folder: Path, count: int) -> str:
-    """`count` made-up images in `folder`, other than those that parity takes."""
-    folder.mkdir()
-    for index, image in enumerate(synthetic_images(count, seed=1)):
-        image.save(folder / f"{index:04}.png")
-    return str(folder)
-
-
 def cost(case: Case) -> dict[str, Any]:
     """Run the command, and say what it took."""
-    command = shutil.which("sam-export", path=str(Path(sys.executable).parent))
-    assert command is not None
     with tempfile.TemporaryDirectory() as out:
-        argv = [command, *case.arguments, "--out", out, "--json"]
+        command = [script("sam-export"), *case.arguments, "--out", out, "--json"]
         if case.images:
-            argv += ["--calibration", write_images(Path(out, "images"), case.images)]
-        start = time.perf_counter()
-        with Path(out, "result.json").open("w") as result:
-            child = os.posix_spawn(
-                command, argv, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, result.fileno(), 1)]
-            )
-            _, status, usage = os.wait4(child, 0)
-        seconds = time.perf_counter() - start
-        if status != 0:
-            raise SystemExit(f"{' '.join(argv)} failed")
-        parity = json.loads(Path(out, "result.json").read_text())["manifest"]["parity"]
-    gb = usage.ru_maxrss * 1024 / 1e9  # Linux counts in KiB
+            command += ["--calibration", write_images(Path(out, "images"), case.images)]
+        found = spent(command)
+    gb = found.peak_bytes / 1e9
     return {
         "command": " ".join(["sam-export", *case.arguments])
         + (f" --calibration {case.images} images" if case.images else ""),
-        "seconds": round(seconds, 1),
+        "seconds": round(found.seconds, 1),
         "at_most_s": case.at_most_s,
         "peak_gb": round(gb, 2),
         "at_most_gb": case.at_most_gb,
-        "kept": seconds <= case.at_most_s and gb <= case.at_most_gb,
-        "parity": parity[0]["outputs"],
+        "kept": found.seconds <= case.at_most_s and gb <= case.at_most_gb,
+        "parity": found.json["manifest"]["parity"][0]["outputs"],
     }
 
 

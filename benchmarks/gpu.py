@@ -111,22 +111,17 @@ def latencies(bundle: Path, manifest: Manifest, engines: list[str], batch: int) 
     from sam_deploy.bench.gpu_peers import gpu_contestants
     from sam_deploy.bench.ours import bundle_contestants
     from sam_deploy.bench.race import race
+    from sam_deploy.bench.samples import example_of
     from sam_deploy.cli._progress import StderrProgress
-    from sam_deploy.example import Example
-    from sam_deploy.parity.validation_data import samples_for
     from sam_deploy.verification import Asked
     from sam_deploy.verification.bundle_reference import bundle_reference
 
     asked = Asked()
-    subject = bundle_reference(manifest, asked)
-    samples = samples_for(subject, None)
-    x = next(samples.filled(batch, batch, lambda rows: None))
+    example = example_of(bundle_reference(manifest, asked), asked, batch)
     peers, missing = gpu_contestants(bundle, asked)
     ours = bundle_contestants(bundle, manifest, [ENGINES[name] for name in engines])
     names = {f"{manifest.name} on {backend}": name for name, backend in ENGINES.items()}
-    entries, left_out = race(
-        [*peers, *ours], {batch: Example(x, subject.run(x))}, ROUNDS, StderrProgress()
-    )
+    entries, left_out = race([*peers, *ours], {batch: example}, ROUNDS, StderrProgress())
     return {
         **{names.get(entry.name, entry.name): entry.timings[0] for entry in entries},
         **{names.get(o.name, o.name): {"reason": o.reason} for o in [*missing, *left_out]},

@@ -151,7 +151,7 @@ def programs(draw):
     return b"".join(body) + pickle.STOP
 
 
-@fuzz(100)
+@fuzz(200)
 @given(programs())
 def test_archives_around_another_program(check, pickled):
     check(lambda path: archive(path, pickled, STORAGES))

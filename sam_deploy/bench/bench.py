@@ -12,10 +12,10 @@ from sam_deploy.bench.ours import bundle_contestants
 from sam_deploy.bench.peers import export_contestants, torch_contestants
 from sam_deploy.bench.race import race
 from sam_deploy.bench.result import BenchResult, LeftOut, check_numbers, versions
+from sam_deploy.bench.samples import example_of
 from sam_deploy.bundle import read_bundle
 from sam_deploy.cpu_info import machine
 from sam_deploy.errors import InputError, MachineError
-from sam_deploy.example import Example
 from sam_deploy.manifest import Manifest
 from sam_deploy.parity.validation_data import samples_for
 from sam_deploy.progress import Progress
@@ -53,7 +53,7 @@ def bench(
     _check_alike(bundles, manifests)
     with progress.stage("reference"):
         subject = bundle_reference(manifests[0], asked)
-        examples = {batch: _example(subject, asked, batch) for batch in batches}
+        examples = {batch: example_of(subject, asked, batch) for batch in batches}
     contestants: list[Contestant] = []
     left_out: list[LeftOut] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -107,13 +107,6 @@ def _check_alike(bundles: Sequence[Path], manifests: Sequence[Manifest]) -> None
                 f"{path} takes other inputs, or gives other outputs, than {bundles[0]}. Measure "
                 "each in a run of its own."
             )
-
-
-def _example(subject: Subject, asked: Asked, batch: int) -> Example:
-    """As many samples, repeats where there are fewer, and what PyTorch makes of them."""
-    samples = samples_for(subject, asked.data, labels="none", limit=asked.limit)
-    inputs = next(samples.filled(batch, batch, lambda rows: None))
-    return Example(inputs, subject.run(inputs))
 
 
 def _calibration(subject: Subject, asked: Asked) -> Iterator[Arrays]:

@@ -1,30 +1,28 @@
-"""A graph on OpenVINO's CPU device, by its own runtime."""
+"""A graph on OpenVINO's CPU device, as a contestant's process runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from sam_deploy.bench.contestant import Run
+from sam_deploy.errors import MachineError
 from sam_deploy.runner import Array, Arrays
-from sam_deploy.runtime.threads import usual_threads
+from sam_deploy.runtime.openvino import OpenVINORunner
 
 
-def make_openvino_graph(path: str, precision: str, outputs: list[str]) -> Run:
-    """The file, computed in `precision` ("f32" or "bf16") where it is not quantized; its outputs
-    are called `outputs`, in their order.
+def make_openvino_graph(path: str, outputs: list[str], *, bf16: bool) -> Run:
+    """The file, computed in FP32 or BF16 where it is not quantized; its outputs are called
+    `outputs`, in their order.
+
+    Raises:
+        MachineError: OpenVINO does not run it here, or `bf16` is asked of a CPU that has none.
     """
-    import openvino
-
-    settings: dict[str, object] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": usual_threads(),  # 0 is its own default: all cores
-    }
-    core = openvino.Core()
-    request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+    runner = OpenVINORunner(Path(path), bf16=bf16)
+    if runner.bf16 != bf16:
+        raise MachineError("this CPU has no BF16: OpenVINO would compute in FP32")
 
     def run(inputs: Mapping[str, Array]) -> Arrays:
-        found = request.infer(dict(inputs), share_inputs=True)
-        return {name: found[index].copy() for index, name in enumerate(outputs)}
+        return dict(zip(outputs, runner.run(inputs).values(), strict=True))
 
     return run

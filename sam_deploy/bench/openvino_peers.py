@@ -35,20 +35,21 @@ def openvino_contestants(
         reason = "openvino or nncf is not installed. Run: pip install 'sam-deploy[bench-openvino]'"
         return [], [LeftOut(name="OpenVINO", side="peer", reason=reason)]
 
-    def peer(precision: str, path: Path, hint: str, tolerances: Tolerances) -> Contestant:
-        make: partial[Run] = partial(make_openvino_graph, str(path), hint, output_names)
+    def peer(precision: str, path: Path, tolerances: Tolerances) -> Contestant:
+        bf16 = precision == "bf16"
+        make: partial[Run] = partial(make_openvino_graph, str(path), output_names, bf16=bf16)
         return Contestant(f"OpenVINO {precision.upper()}", "peer", precision, tolerances, make)
 
     found = [
-        peer("fp32", export, "f32", DEFAULT_TOLERANCES["fp32"]),
-        peer("bf16", export, "bf16", _BF16),
+        peer("fp32", export, DEFAULT_TOLERANCES["fp32"]),
+        peer("bf16", export, _BF16),
     ]
     try:
         quantized = _quantized(export, calibration, folder)
     except Exception as error:  # NNCF fails in many ways
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         return found, [LeftOut(name="OpenVINO INT8", side="peer", reason=reason)]
-    return [*found, peer("int8", quantized, "f32", DEFAULT_TOLERANCES["int8"])], []
+    return [*found, peer("int8", quantized, DEFAULT_TOLERANCES["int8"])], []
 
 
 def _quantized(export: Path, calibration: Iterable[Arrays], folder: Path) -> Path:

@@ -1,5 +1,5 @@
-"""Where the time goes: a bundle's graph and the untouched model's, by PyTorch module, on one of
-ONNX Runtime's providers.
+"""Where the time goes: a bundle's graph and the untouched model's, by PyTorch module, on ONNX
+Runtime's CPU provider.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ import re
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import onnx_ir as ir
 from torch import nn
 
 from sam_deploy.bench.peers import export_dynamo
-from sam_deploy.bench.result import check_numbers, versions
+from sam_deploy.bench.result import Measured, check_numbers, versions
+from sam_deploy.bench.samples import batch_of
 from sam_deploy.bundle import MODEL, read_bundle
 from sam_deploy.cpu_info import machine
 from sam_deploy.errors import InputError
 from sam_deploy.lowering.names import name_by_module
-from sam_deploy.parity.validation_data import samples_for
 from sam_deploy.progress import Progress
 from sam_deploy.runner import Arrays
 from sam_deploy.runtime import OnnxRunner
@@ -46,16 +47,11 @@ class ModuleTime(msgspec.Struct, frozen=True, kw_only=True):
     after_ms: float
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything of one run; `command` makes it again."""
+class Profile(Measured, frozen=True, kw_only=True):
+    """The modules of a bundle at one batch size, and the sums over them."""
 
-    command: str
-    machine: dict[str, str]
-    versions: dict[str, str]
     provider: str
-    threads: int
     batch: int
-    rounds: int
     before_ms: float
     after_ms: float
     modules: list[ModuleTime]
@@ -68,7 +64,6 @@ def profile(
     batch: int,
     rounds: int,
     threads: int,
-    provider: str = CPU,
     command: str,
     progress: Progress,
 ) -> Profile:
@@ -78,14 +73,13 @@ def profile(
         BundleError: it is damaged, or ONNX Runtime refuses it.
         InputError: a bad number, the weights or samples cannot be used, or PyTorch cannot export
             the untouched model.
-        MachineError: the provider does not start here.
+        MachineError: onnxruntime is not installed.
     """
     check_numbers([batch], rounds, threads)
     manifest = read_bundle(bundle)
     with progress.stage("reference"):
         subject = bundle_reference(manifest, asked)
-        samples = samples_for(subject, asked.data, labels="none", limit=asked.limit)
-        x = next(samples.filled(batch, batch, lambda rows: None))
+        x = batch_of(subject, asked, batch)
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / "untouched.onnx"
         with progress.stage("exports"):
@@ -102,7 +96,7 @@ def profile(
         times = []
         for path in (before, bundle / MODEL):
             with progress.stage("time", rounds) as advance:
-                times.append(_node_times(path, provider, x, rounds, threads, advance))
+                times.append(_node_times(path, x, rounds, threads, advance))
     units = {name: unit_of(subject.module, name) for found in times for name in found}
     kinds = {name: type(module).__name__ for name, module in subject.module.named_modules()}
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -113,7 +107,7 @@ def profile(
         command=command,
         machine=machine(),
         versions=versions(),
-        provider=provider,
+        provider=CPU,
         threads=threads,
         batch=batch,
         rounds=rounds,
@@ -133,7 +127,6 @@ def profile(
 
 def _node_times(
     path: Path,
-    provider: str,
     x: Arrays,
     rounds: int,
     threads: int,
@@ -142,7 +135,7 @@ def _node_times(
     """The median ms of every node over `rounds` runs, by its name."""
     with tempfile.TemporaryDirectory() as folder:
         traces = Path(folder) / "trace"
-        runner = OnnxRunner(path, provider, spinning=False, threads=threads, profile=traces)
+        runner = OnnxRunner(path, CPU, spinning=False, threads=threads, profile=traces)
         given = {spec.name: x[spec.name].astype(spec.dtype) for spec in runner.inputs}
         for round_ in range(_WARM_UP + rounds):
             runner.run(given)
@@ -152,13 +145,13 @@ def _node_times(
     return node_medians(events)
 
 
-def node_medians(events: list[Mapping[str, object]]) -> dict[str, float]:
+def node_medians(events: list[dict[str, Any]]) -> dict[str, float]:
     """The median ms of every node in a trace, without its first runs, by the node's name."""
     found: dict[str, list[float]] = defaultdict(list)
     for event in events:
-        name = str(event.get("name", ""))
+        name = event.get("name", "")
         if event.get("cat") == "Node" and name.endswith(_TIME):
-            found[name.removesuffix(_TIME)].append(float(str(event["dur"])) / 1e3)
+            found[name.removesuffix(_TIME)].append(event["dur"] / 1e3)
     return {name: statistics.median(times[_WARM_UP:] or times) for name, times in found.items()}
 
 

@@ -56,14 +56,19 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     disagrees: bool = False
 
 
-class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything of one run; `command` makes it again."""
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """How a result came about; `command` makes it again."""
 
     command: str
     machine: dict[str, str]
     versions: dict[str, str]
     threads: int
     rounds: int
+
+
+class BenchResult(Measured, frozen=True, kw_only=True):
+    """Everything of one race."""
+
     entries: list[Entry]
     left_out: list[LeftOut]
 

@@ -17,6 +17,7 @@ from sam_deploy.errors import EXIT_CHECK_FAILED, InputError
 
 if TYPE_CHECKING:
     from sam_deploy.bench.result import BenchResult
+    from sam_deploy.verification import Asked
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,11 +54,10 @@ def _bench(arguments: argparse.Namespace, given: Sequence[str]) -> int:
 def _measured(arguments: argparse.Namespace, given: Sequence[str]) -> BenchResult:
     from sam_deploy.bench.bench import bench
     from sam_deploy.cli._progress import StderrProgress
-    from sam_deploy.verification import Asked
 
     return bench(
         arguments.bundles,
-        Asked(weights=arguments.weights, model=arguments.model, data=arguments.data),
+        _asked(arguments),
         batches=arguments.batch,
         rounds=arguments.rounds,
         threads=arguments.threads,
@@ -73,11 +73,10 @@ def _profile(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     from sam_deploy.bench.profile import profile
     from sam_deploy.cli._profile_table import profile_table
     from sam_deploy.cli._progress import StderrProgress
-    from sam_deploy.verification import Asked
 
     result = profile(
         arguments.bundles[0],
-        Asked(weights=arguments.weights, model=arguments.model, data=arguments.data),
+        _asked(arguments),
         batch=arguments.batch[0],
         rounds=arguments.rounds,
         threads=arguments.threads,
@@ -89,6 +88,12 @@ def _profile(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     else:
         sys.stdout.write(profile_table(result))
     return 0
+
+
+def _asked(arguments: argparse.Namespace) -> Asked:
+    from sam_deploy.verification import Asked
+
+    return Asked(weights=arguments.weights, model=arguments.model, data=arguments.data)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -151,10 +151,6 @@ def _readers(layers: Sequence[Layer]) -> dict[str, list[Places]]:
     return found
 
 
-def _ends(range_: Span) -> tuple[float, float]:
-    return range_.low, range_.high
-
-
 def quantize(
     graph: ir.Model, calibrated: Calibrated, islands: Sequence[IslandReport]
 ) -> tuple[QuantizationReport, dict[str, float]]:
@@ -175,8 +171,8 @@ def quantize(
                 name=layer.name,
                 kind=layer.kind,
                 input_range=ranges[layer.input].largest,
-                input_span=_ends(ranges[layer.input]) if on_cpu else None,
-                output_span=_ends(ranges[layer.output.name or ""]) if on_cpu else None,
+                input_span=ranges[layer.input] if on_cpu else None,
+                output_span=ranges[layer.output.name or ""] if on_cpu else None,
             )
             for layer in chosen
         ],

@@ -67,6 +67,7 @@ def tune(
         cache = TuningCache.of(lowered, batches, start)
         if (known := cache.read()) is not None:
             report = msgspec.structs.replace(known, remembered=True)
+            notes.give(_slower_than_untouched(report))
             return Tuned(report, lowered if known.chosen == start else lower(known.chosen))
         examples = [example_of(subject, batch) for batch in batches]
         first = best = timed_form(start, lowered, examples, work)
@@ -90,13 +91,6 @@ def tune(
         if ratio < LEAST_GAIN:
             best, ratio = first, 1.0
         over = None if untouched is None else ratio_of(best.runner, untouched, examples)
-    if over is not None and over * LEAST_GAIN < 1:
-        notes.give(
-            [
-                f"no form is as fast here as the export of the untouched model ({over:.2f} times): "
-                "the rewriting does not pay for this network on this machine"
-            ]
-        )
     report = TuningReport(
         target=first.runner.backend,
         batches=batches,
@@ -107,9 +101,20 @@ def tune(
         trials=trials,
         complete=complete,
     )
+    notes.give(_slower_than_untouched(report))
     if complete:
         cache.write(report)
     return Tuned(report, best.lowered)
+
+
+def _slower_than_untouched(report: TuningReport) -> list[str]:
+    over = report.over_untouched
+    if over is None or over * LEAST_GAIN >= 1:
+        return []
+    return [
+        f"no form is as fast here as the export of the untouched model ({over:.2f} times): "
+        "the rewriting does not pay for this network on this machine"
+    ]
 
 
 def _options() -> Iterator[tuple[str, Sequence[str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from contextlib import suppress
@@ -25,6 +26,7 @@ from sam_deploy.runtime.onnx_runner import CPU, OnnxRunner, require_onnxruntime
 from sam_deploy.runtime.openvino import openvino_lacks
 from sam_deploy.runtime.threads import usual_threads
 
+_log = logging.getLogger(__name__)
 _FORM = 1  # of what is kept: another number is another file
 _LEAST_GAIN = 1.05  # ONNX Runtime is a little faster with threads that spin
 _MOST_S = 3.0  # for the rounds, where a call takes long
@@ -53,6 +55,10 @@ class OpenVINORace:
         """
         if (ratio := self._remembered()) is not None:
             return _slower(ratio)
+        _log.info(
+            "%s: racing OpenVINO and ONNX Runtime for some seconds, once on this machine",
+            self._manifest.name,
+        )
         inputs = self._inputs()
         try:
             # Threads of the one that spin while they wait would take the other's cores.

@@ -53,11 +53,11 @@ class OpenVINORunner:
             abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except Exception as error:  # libraries that are missing, a CPU that it does not know
             raise MachineError(f"OpenVINO does not start on this machine: {error}") from None
-        bf16 = bf16 and "BF16" in abilities
+        self.bf16 = bf16 and "BF16" in abilities
         settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
             # On CPUs with AMX its default is BF16, in silence.
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self.bf16 else "f32",
             "INFERENCE_NUM_THREADS": streams * (threads or usual_threads()),
             "NUM_STREAMS": streams,
         }
@@ -65,7 +65,7 @@ class OpenVINORunner:
             self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except Exception as error:  # its exception classes are not public
             raise MachineError(f"OpenVINO refuses {path}: {_first_line(error)}") from None
-        self.backend = f"openvino CPU in {'BF16' if bf16 else 'FP32'}"
+        self.backend = f"openvino CPU in {'BF16' if self.bf16 else 'FP32'}"
         self.inputs = [_described(value, "") for value in self._compiled.inputs]
         self.outputs = [_described(value, _RESULT) for value in self._compiled.outputs]
         self._idle: list[Any] = []

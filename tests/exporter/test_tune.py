@@ -125,9 +125,11 @@ def test_a_lucky_round_is_not_kept(tmp_path, monkeypatch, one_option):
 def test_where_the_untouched_export_is_faster_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "_ORDER", ("aggregation",))
     monkeypatch.setattr(tune, "ratio_of", lambda *_: 0.9)
-    done = export_recipe(sam_recipe(), out=tmp_path, request=Request(tune_s=300))
-    assert done.manifest.tuning.over_untouched == 0.9
-    assert any("the rewriting does not pay for this network" in note for note in done.notes)
+    for place in ("measured", "remembered"):
+        done = export_recipe(sam_recipe(), out=tmp_path / place, request=Request(tune_s=300))
+        assert done.manifest.tuning.over_untouched == 0.9
+        assert done.manifest.tuning.remembered == (place == "remembered")
+        assert any("the rewriting does not pay for this network" in note for note in done.notes)
 
 
 def test_what_no_exporter_takes_is_not_raced(tmp_path, monkeypatch):

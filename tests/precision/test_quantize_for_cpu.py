@@ -311,7 +311,7 @@ SABOTAGE = {
     float_input: "its activation is not",
     float_output: "what it makes is not",
     saturating: "weight of 127 units, at most 64",
-    shifted_weight: "weight with a zero point that is not 0",
+    shifted_weight: "has a zero point that is not 0",
     float_bias: "its bias is not",
     other_scale: "another scale or zero point than its DequantizeLinear",
     other_bias_scale: "bias in other units than its products",

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from sam_deploy.precision.quantize import FP8, INT8
+from sam_deploy.precision.quantize import FP8, INT8, UINT8, Span, span
 from sam_deploy.precision.quantize.histogram import BINS, Histogram
-from sam_deploy.precision.quantize.thresholds import threshold
+from sam_deploy.precision.quantize.thresholds import levels, threshold
 from sam_deploy.quantization import Quantization
 
 pytestmark = pytest.mark.long
@@ -129,3 +129,34 @@ def test_batches_give_what_the_whole_gives(method, parts, seed):
 def test_what_is_no_number_is_refused(bad):
     with pytest.raises(ValueError, match="NaN or infinity"):
         filled([1.0, 2.0], [3.0, bad])
+
+
+ENDS = {
+    "normal": lambda x: x,
+    "as after a ReLU": lambda x: np.maximum(x, 0),
+    "as after a GELU": lambda x: x / (1 + np.exp(-1.7 * x)),
+    "one end far away": lambda x: np.where(np.arange(len(x)) < 20, 12.0, x),
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_uint8_is_as_good_as_a_search_over_both_ends(kind):
+    x = ENDS[kind](np.random.default_rng(0).standard_normal(20_000))
+
+    def error(range_):
+        scale, zero = range_.uint8()
+        units = np.clip(np.rint(x / scale) + zero, 0, 255)
+        return float(np.mean(np.square((units - zero) * scale - x)))
+
+    limits = np.linspace(0.02, 1, 200) * np.abs(x).max()
+    ends = (min(x.min(), 0.0), max(x.max(), 0.0))
+    best = min(error(Span(max(ends[0], -limit), min(ends[1], limit))) for limit in limits)
+    assert error(span(filled(x.astype(np.float32)), Quantization(), UINT8)) <= 1.03 * best
+
+
+def test_entropy_of_uint8_has_the_levels_of_its_longer_side():
+    ends = {(-1, 1): 128, (0, 1): 256, (-1, 3): 192}
+    for (low, high), expected in ends.items():
+        histogram = filled(np.linspace(low, high, 999, dtype=np.float32))
+        assert levels(histogram, UINT8) == expected
+        assert levels(histogram, INT8) == 128

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -26,7 +26,8 @@ def qdq_problems(model: onnx.ModelProto, listed: Collection[str], dtype: int) ->
     for node in model.graph.node:
         names.add(node.name)
         if node.op_type in _PAIR:
-            yield from _pair_problems(node, weights, dtype)
+            yield from pair_problems(node, weights, dtype)
+            yield from zero_problems(node, weights)
             maker = quantizers.get(node.input[0])
             if maker is not None and maker.input[1:3] != node.input[1:3]:
                 yield f"{node.name} has another scale or zero point than {maker.name}"
@@ -40,9 +41,10 @@ def qdq_problems(model: onnx.ModelProto, listed: Collection[str], dtype: int) ->
         yield f"{name} is listed as quantized and is not in the graph"
 
 
-def _pair_problems(
-    node: onnx.NodeProto, weights: dict[str, onnx.TensorProto], dtype: int
+def pair_problems(
+    node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], dtype: int
 ) -> Iterator[str]:
+    """What is wrong with the constants of a Q or DQ: its zero point must be of `dtype`."""
     if len(node.input) < 3 or node.input[1] not in weights or node.input[2] not in weights:
         yield f"{node.name} has no constant scale and zero point"
         return
@@ -51,7 +53,12 @@ def _pair_problems(
     if zero.data_type != dtype:
         got, wanted = (onnx.TensorProto.DataType.Name(t) for t in (zero.data_type, dtype))
         yield f"{node.name} has a zero point of type {got}, expected {wanted}"
-    elif np.any(numpy_helper.to_array(zero).astype(np.float32)):
-        yield f"{node.name} has a zero point that is not 0"
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         yield f"{node.name} has a scale that is not a positive number"
+
+
+def zero_problems(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> Iterator[str]:
+    """Whether the zero point of a Q or DQ is another than 0."""
+    zero = weights.get(node.input[2]) if len(node.input) > 2 else None
+    if zero is not None and np.any(numpy_helper.to_array(zero).astype(np.float32)):
+        yield f"{node.name} has a zero point that is not 0"

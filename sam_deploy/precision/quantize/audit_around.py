@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from sam_deploy.precision.quantize.audit import pair_problems, zero_problems
 from sam_deploy.precision.quantize.grids import INT8_BY_UINT8
 
 _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -55,7 +56,7 @@ def around_problems(model: onnx.ModelProto, listed: Collection[str]) -> Iterator
             yield f"{node.name} has another scale or zero point than its DequantizeLinear"
         elif node.input[0] not in at_layers and not {p.output[0] for p in pairs} & at_layers:
             yield f"{node.name} is at no layer that is listed as quantized"
-        yield from _pair_problems(node, weights, TensorProto.UINT8)
+        yield from pair_problems(node, weights, TensorProto.UINT8)
     for name in sorted(set(listed) - names):
         yield f"{name} is listed as quantized and is not in the graph"
 
@@ -72,7 +73,7 @@ def _layer_problems(
         if dq is None:
             yield f"{node.name} is listed as quantized, and its {place} is not"
             continue
-        yield from _pair_problems(dq, weights, _ZEROS[place])
+        yield from pair_problems(dq, weights, _ZEROS[place])
         if place == "activation":
             q = makers.get(dq.input[0])
             if q is None or q.op_type != "QuantizeLinear":
@@ -84,9 +85,7 @@ def _layer_problems(
         axis = next((a.i for a in dq.attribute if a.name == "axis"), 1)
         if axis != (_output_axis(node) if place == "weight" else 0):
             yield f"{node.name} has a {place} with scales along axis {axis}, not its outputs"
-        zero = weights.get(dq.input[2])
-        if zero is not None and np.any(numpy_helper.to_array(zero)):
-            yield f"{node.name} has a {place} with a zero point that is not 0"
+        yield from zero_problems(dq, weights)
         units = numpy_helper.to_array(weights[dq.input[0]]).astype(np.int64)
         if place == "weight" and np.abs(units).max(initial=0) > INT8_BY_UINT8.largest:
             yield (
@@ -108,20 +107,6 @@ def _bias_problems(
     of_x, of_weight, of_bias = (numpy_helper.to_array(scale) for scale in scales if scale)
     if not np.allclose(of_bias, of_x * of_weight, rtol=1e-6, atol=0):
         yield f"{node.name} has a bias in other units than its products"
-
-
-def _pair_problems(
-    node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], dtype: int
-) -> Iterator[str]:
-    if len(node.input) < 3 or node.input[1] not in weights or node.input[2] not in weights:
-        yield f"{node.name} has no constant scale and zero point"
-        return
-    scale, zero = numpy_helper.to_array(weights[node.input[1]]), weights[node.input[2]]
-    if zero.data_type != dtype:
-        got, wanted = (TensorProto.DataType.Name(t) for t in (zero.data_type, dtype))
-        yield f"{node.name} has a zero point of type {got}, expected {wanted}"
-    if not (np.isfinite(scale).all() and (scale > 0).all()):
-        yield f"{node.name} has a scale that is not a positive number"
 
 
 def _output_axis(node: onnx.NodeProto) -> int:

@@ -45,6 +45,11 @@ class Histogram:
         self.greatest = max(self.greatest, float(np.max(x, initial=-np.inf)))
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest of x and 0."""
+        return min(self.least, 0.0), max(self.greatest, 0.0)
+
+    @property
     def centres(self) -> npt.NDArray[np.float64]:
         """The middle of every bin; that of the first is 0, where the zeros are."""
         centres = (np.arange(BINS, dtype=np.float64) + 0.5) * np.float64(self.limit / BINS)

@@ -36,9 +36,6 @@ def span(histogram: Histogram, policy: Quantization, grid: Grid) -> Span:
     if grid != UINT8:
         limit = threshold(histogram, policy, grid)
         return Span(-limit, limit)
-    low, high = min(histogram.least, 0.0), max(histogram.greatest, 0.0)
-    if low == high:
-        return Span(0.0, 0.0)
-    steps = grid.largest * max(-low, high) / (high - low)  # that the larger side gets
-    limit = threshold(histogram, policy, Grid(grid.name, grid.dtype, steps))
+    low, high = histogram.ends
+    limit = threshold(histogram, policy, grid)
     return Span(max(low, -limit), min(high, limit))
