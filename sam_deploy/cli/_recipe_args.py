@@ -42,12 +42,24 @@ def recipe_from_args(arguments: argparse.Namespace) -> Recipe:
         base, source = read_recipe_data(arguments.recipe), str(arguments.recipe)
     else:
         base, source = _base(arguments), "the arguments"
-    recipe = recipe_from_dict(_overridden(base, arguments), source)
+    data = _overridden(base, arguments)
+    _check_quantizing(data, arguments)
+    recipe = recipe_from_dict(data, source)
     if arguments.profile and recipe.batch:
         raise InputError(
             f"--profile is for a dynamic batch, and the batch is fixed at {recipe.batch}: give one."
         )
     return recipe
+
+
+def _check_quantizing(data: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Refuse flags of INT8 and FP8 where the precision is another: who gives one means them."""
+    if data.get("precision", "fp32") in QUANTIZED:
+        return
+    for flag in ("target", "calibration", "calibration_method"):
+        if getattr(arguments, flag) is not None:
+            shown = flag.replace("_", "-")
+            raise InputError(f"--{shown} is for INT8 and FP8: give --int8 or --fp8, too.")
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -69,7 +69,10 @@ def _measured(arguments: argparse.Namespace, given: Sequence[str]) -> BenchResul
 
 def _profile(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     if len(arguments.bundles) != 1 or arguments.csv or arguments.plot:
-        raise InputError("--profile is of one bundle, and a table or --json.")
+        raise InputError(
+            "--profile is of one bundle and prints a table, or with --json all of it: leave out "
+            "--csv, --plot and other bundles."
+        )
     from sam_deploy.bench.profile import profile
     from sam_deploy.cli._profile_table import profile_table
     from sam_deploy.cli._progress import StderrProgress

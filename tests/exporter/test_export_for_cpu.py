@@ -82,7 +82,7 @@ def test_the_dry_run_says_what_would_be_done(tmp_path, capsys):
 
 def test_a_target_without_int8_is_refused(tmp_path, capsys):
     assert main(["--model", "smt_t", "--target", "cpu", "--out", str(tmp_path)]) == 2
-    assert "belong to precision 'int8'" in capsys.readouterr().err
+    assert "--target is for INT8 and FP8: give --int8 or --fp8, too" in capsys.readouterr().err
 
 
 def test_ranges_of_a_tenth_fail_parity(tiny_recipe, tmp_path, monkeypatch):
