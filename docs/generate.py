@@ -11,10 +11,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
+from sam_deploy.bench.result import Entry, Timed, best_and_its_peer, by_batch
 from sam_deploy.recipe import read_recipe, size_label
 from sam_deploy.rewrites import PIPELINE
 
@@ -181,53 +185,46 @@ def races(model: str = "*") -> str:
     blocks = []
     for path in sorted((ROOT / "benchmarks/results").glob(f"bench-{model}-*.json")):
         record = result(path.stem)
-        entries = record["entries"]
-        sizes = [timing["batch"] for timing in entries[0]["timings"]]
-        head = " | ".join(f"batch {size}" for size in sizes)
-        rows = [figures_at(entries, place) for place in range(len(sizes))]
-        lines = [*measured(record), "", f"| | {head} |", "|---|" + "---|" * len(sizes)]
+        batches = by_batch(msgspec.convert(record["entries"], list[Entry]))
+        head = " | ".join(f"batch {timed[0][0].batch}" for timed in batches)
+        rows = [figures_of(timed) for timed in batches]
+        lines = [*measured(record), "", f"| | {head} |", "|---|" + "---|" * len(rows)]
         for what in rows[0]:
             lines.append(f"| {what} | " + " | ".join(row[what] for row in rows) + " |")
-        if "export" in record:
-            times = record["export"]
-            slower = times["sam-export --fp16"] / times["dynamo alone"]
-            what = "seconds of `sam-export --fp16` / of the dynamo export alone"
-            lines.append(f"| {what} | {slower:.2f} |" + " |" * (len(sizes) - 1))
+        times = record["export"]
+        slower = times["sam-export --fp16"] / times["dynamo alone"]
+        what = "seconds of `sam-export --fp16` / of the dynamo export alone"
+        lines.append(f"| {what} | {slower:.2f} |" + " |" * (len(rows) - 1))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
 
-def figures_at(entries: list[dict[str, Any]], place: int) -> dict[str, str]:
-    """What one batch size of a run says; above 1 ours is the faster."""
+def figures_of(timed: list[Timed]) -> dict[str, str]:
+    """What one batch size of a run says, the fastest first; above 1 ours is the faster."""
 
-    def fastest(found: list[dict[str, Any]]) -> dict[str, Any] | None:
-        return min(found, key=lambda one: one["timings"][place]["median_ms"], default=None)
+    def on_cpu(precision: str) -> Timed | None:
+        return first(lambda e: e.name.endswith(" on cpu") and e.precision == precision, "ours")
 
-    def ratio(ours: dict[str, Any] | None, other: dict[str, Any] | None, named: bool) -> str:
+    def first(wanted: Callable[[Entry], bool], side: str) -> Timed | None:
+        return next((pair for pair in timed if pair[1].side == side and wanted(pair[1])), None)
+
+    def ratio(ours: Timed | None, other: Timed | None) -> str:
         if ours is None or other is None:
             return "none ran"
-        times = [one["timings"][place]["median_ms"] for one in (ours, other)]
-        whose = f" ({ours['name']} over {other['name']})" if named else ""
-        return f"{times[1] / times[0]:.2f}{whose}"
+        return f"{other[0].median_ms / ours[0].median_ms:.2f}"
 
-    ours = [one for one in entries if one["side"] == "ours"]
-    on_cpu = [one for one in ours if one["name"].endswith(" on cpu")]
-    fp32 = fastest([one for one in on_cpu if one["precision"] == "fp32"])
-    int8 = fastest([one for one in on_cpu if one["precision"] == "int8"])
-    best = fastest(ours)
-    assert best is not None
-    limit = max(1.1 * best["timings"][place]["relative_rms"], 1e-5)
-    peers = [one for one in entries if one["side"] == "peer"]
-    close = [one for one in peers if one["timings"][place]["relative_rms"] <= limit]
-    stock = fastest([one for one in peers if one["name"] in STOCK])
-    eager = fastest([one for one in peers if one["name"] == "torch eager"])
+    fp32, int8 = on_cpu("fp32"), on_cpu("int8")
+    best, peer = best_and_its_peer(timed)
+    names = f" ({best[1].name} over {peer[1].name})" if best and peer else ""
     return {
         "FP32 on ONNX Runtime's CPU provider / the best untouched export there": ratio(
-            fp32, stock, False
+            fp32, first(lambda entry: entry.name in STOCK, "peer")
         ),
-        "INT8 on ONNX Runtime's CPU provider / FP32": ratio(int8, fp32, False),
-        "the best bundle / PyTorch eager": ratio(best, eager, False),
-        "the best bundle / the best peer as close to PyTorch": ratio(best, fastest(close), True),
+        "INT8 on ONNX Runtime's CPU provider / FP32": ratio(int8, fp32),
+        "the best bundle / PyTorch eager": ratio(
+            best, first(lambda entry: entry.name == "torch eager", "peer")
+        ),
+        "the best bundle / the best peer as close to PyTorch": ratio(best, peer) + names,
     }
 
 

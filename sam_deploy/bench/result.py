@@ -13,6 +13,8 @@ import msgspec
 from sam_deploy.errors import InputError
 
 Side = Literal["ours", "peer"]
+_AS_CLOSE = 1.1
+_ROUNDING = 1e-5  # two right computations in FP32 differ by no more
 PACKAGES = (
     "sam-deploy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13",
     "onnx", "onnxslim", "onnxsim", "openvino", "nncf",
@@ -85,10 +87,25 @@ class BenchResult(Measured, frozen=True, kw_only=True):
         return text.getvalue()
 
 
-def by_batch(entries: list[Entry]) -> list[list[tuple[BatchTiming, Entry]]]:
+Timed = tuple[BatchTiming, Entry]
+
+
+def by_batch(entries: list[Entry]) -> list[list[Timed]]:
     """For each batch all times, the fastest first."""
     timed = [[(timing, entry) for timing in entry.timings] for entry in entries]
     return [sorted(one, key=lambda pair: pair[0].median_ms) for one in zip(*timed, strict=True)]
+
+
+def best_and_its_peer(timed: list[Timed]) -> tuple[Timed | None, Timed | None]:
+    """Of one batch, the fastest first, the fastest of ours and the fastest peer that is as close to
+    PyTorch: at most 1.1 times as far, or within FP32's rounding.
+    """
+    ours = next((pair for pair in timed if pair[1].side == "ours"), None)
+    if ours is None:
+        return None, None
+    limit = max(_AS_CLOSE * ours[0].relative_rms, _ROUNDING)
+    close = (pair for pair in timed if pair[1].side == "peer" and pair[0].relative_rms <= limit)
+    return ours, next(close, None)
 
 
 def versions() -> dict[str, str]:

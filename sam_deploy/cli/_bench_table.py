@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from sam_deploy.bench.result import BatchTiming, BenchResult, Entry, by_batch
+from sam_deploy.bench.result import BatchTiming, BenchResult, Entry, best_and_its_peer, by_batch
 from sam_deploy.cli._run import printable
 
-_AS_CLOSE = 1.1
-_ROUNDING = 1e-5  # two right computations in FP32 differ by no more
 _HEAD = ("", "precision", "batch", "ms", "spread", "samples/s", "error", "load s", "peak MB")
 
 
@@ -45,18 +43,13 @@ def _best(entries: list[Entry]) -> list[str]:
     """At each batch the fastest of ours over the fastest peer that is as close to PyTorch."""
     lines = []
     for timed in by_batch(entries):
-        ours = next((pair for pair in timed if pair[1].side == "ours"), None)
-        if ours is None:
-            continue
-        limit = max(_AS_CLOSE * ours[0].relative_rms, _ROUNDING)
-        for timing, entry in timed:
-            if entry.side == "peer" and timing.relative_rms <= limit:
-                lines.append(
-                    f"batch {timing.batch}: {ours[1].name} is "
-                    f"{timing.median_ms / ours[0].median_ms:.2f} times as fast as the best peer "
-                    f"that is as close to PyTorch, {entry.name}"
-                )
-                break
+        ours, peer = best_and_its_peer(timed)
+        if ours is not None and peer is not None:
+            lines.append(
+                f"batch {ours[0].batch}: {ours[1].name} is "
+                f"{peer[0].median_ms / ours[0].median_ms:.2f} times as fast as the best peer "
+                f"that is as close to PyTorch, {peer[1].name}"
+            )
     return lines
 
 
