@@ -73,8 +73,8 @@ def test_int8_needs_samples(capsys, recipe, tmp_path):
         (["--sensitivity"], "sensitivity belongs to precision 'int8' and 'fp8', not 'fp16'"),
         (["--max-drop", "1"], "a largest drop belongs to"),
         (["--ship", "best"], "shipping the best belongs to"),
-        (["--calibration", "synthetic"], "quantization and calibration belong to"),
-        (["--calibration-method", "entropy"], "quantization and calibration belong to"),
+        (["--calibration", "synthetic"], "--calibration is for INT8 and FP8"),
+        (["--calibration-method", "entropy"], "--calibration-method is for INT8 and FP8"),
     ],
 )
 def test_flags_of_int8_are_not_those_of_fp16(capsys, recipe, flags, reason):
