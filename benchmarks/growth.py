@@ -1,9 +1,11 @@
-"""How what a bundle costs grows on this CPU: with the batch, the resolution and calibration images.
+"""How what a bundle costs grows on this CPU: with the batch, the resolution, the model, and the
+images that it is calibrated on.
 
     python benchmarks/growth.py [--out benchmarks/results/FILE.json]
 
-smt_t with random weights: exports in a process each, and `sam-bench` on ONNX Runtime's CPU provider
-for a batch at a time, so that the memory is that batch's. An hour on an otherwise idle machine.
+smt_t with random weights, for the models also its larger ones: exports in a process each, and `sam-
+bench` on ONNX Runtime's CPU provider for a batch at a time, so that the memory is that batch's. Half
+an hour on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from sam_deploy.cpu_info import machine
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SIZES_PX = (128, 224, 384, 512, 1024)
 IMAGES = (32, 128, 512)
-ROUNDS = 7
+MODELS = ("smt_t", "smt_s", "smt_b", "smt_l")
+ROUNDS = 5
 
 
 def ran(bundle: Path, batch: int) -> dict[str, float]:
@@ -35,23 +38,24 @@ def ran(bundle: Path, batch: int) -> dict[str, float]:
     return {"ms": ms, "load_s": entry["load_s"], "peak_mb": round(entry["peak_bytes"] / 1e6)}
 
 
-def exported(out: Path, *flags: str) -> dict[str, float]:
+def exported(out: Path, *flags: str, model: str = "smt_t") -> dict[str, float]:
     """What an export with `flags` took, and how far its bundle is from PyTorch."""
-    command = [script("sam-export"), "--model", "smt_t", "--engine", "none", "--json"]
+    command = [script("sam-export"), "--model", model, "--engine", "none", "--json"]
     found = spent([*command, "--out", str(out), *flags])
     (report,) = found.json["manifest"]["parity"]
     return {
         "seconds": round(found.seconds, 1),
         "peak_mb": round(found.peak_bytes / 1e6),
         "relative_rms": report["outputs"][0]["relative_rms"],
+        "onnx_mb": round(found.json["manifest"]["files"]["model.onnx"]["bytes"] / 1e6),
     }
 
 
 def measured(scratch: Path) -> dict[str, dict[str, Any]]:
     """Every curve."""
-    curves: dict[str, dict[str, Any]] = {"sizes": {}, "batches": {}, "images": {}}
+    curves: dict[str, dict[str, Any]] = {"sizes": {}, "batches": {}, "images": {}, "models": {}}
 
-    def keep(curve: str, point: int, found: dict[str, Any]) -> None:
+    def keep(curve: str, point: int | str, found: dict[str, Any]) -> None:
         curves[curve][str(point)] = found
         print(f"{curve}, {point}: {found}", file=sys.stderr)
 
@@ -64,6 +68,8 @@ def measured(scratch: Path) -> dict[str, dict[str, Any]]:
         images = write_images(scratch / f"images-{count}", count)
         flags = ["--int8", "--target", "cpu", "--calibration", images]
         keep("images", count, exported(scratch, *flags, "--name", f"int8-{count}"))
+    for model in MODELS:
+        keep("models", model, exported(scratch / "models", model=model))
     return curves
 
 

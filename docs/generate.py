@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from _growth import growth_tables
 
 from sam_deploy.bench.result import Entry, Timed, best_and_its_peer, by_batch
 from sam_deploy.recipe import read_recipe, size_label
@@ -228,6 +229,13 @@ def figures_of(timed: list[Timed]) -> dict[str, str]:
     }
 
 
+def growth() -> str:
+    """How costs grow."""
+    (path,) = (ROOT / "benchmarks/results").glob("growth-*.json")
+    record = result(path.stem)
+    return "\n".join([*measured(record), "", *growth_tables(record)]).rstrip()
+
+
 def export_cost() -> str:
     """What whole exports cost."""
     record = result("export-cost-x86-2core")
@@ -352,6 +360,7 @@ TABLES = {
     "forms": forms,
     "races": races,
     "race": partial(races, "smt_t"),
+    "growth": growth,
     "export_cost": export_cost,
     "parity_cost": parity_cost,
     "quantizers": quantizers,

@@ -8,23 +8,26 @@ from sam_deploy.rewrite_options import RewriteOptions
 
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One form against the best before it: `ratio` above 1 is faster, None where it has no time,
-    and then `refused` says why.
+    """One form on `target` against the best before it there: `ratio` above 1 is faster, None where
+    it has no time, and then `refused` says why.
     """
 
     rewrites: RewriteOptions
     ratio: float | None
     refused: str | None = None
+    target: str = ""
+    """Empty in manifests from before it was kept: then it is the report's."""
 
 
 class TuningReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the forms were chosen: on `target`, in FP32, at these batch sizes.
+    """How the forms were chosen: for `target`, in the bundle's precision, at these batch sizes.
 
-    `ratio` is how many times as fast `chosen` is as `start`, the recipe's own forms, in a last
-    comparison of the two; 1 where none was faster. `over_untouched` is the same against the export
-    without any rewriting, None where there was none or no time for it. `complete` is False where
-    the time was up first, and `remembered` True where an earlier search with the same graph,
-    runtime and machine is repeated.
+    `target` is the fastest of the runtimes on which forms were tried. `ratio` is how many times as
+    fast `chosen` is there as `start`, the recipe's own forms, in a last comparison of the two; 1
+    where none was faster. `over_untouched` is the same against the export without any rewriting or
+    quantization, None where there was none or no time for it. `complete` is False where the time
+    was up first, and `remembered` True where an earlier search with the same graph, runtimes and
+    machine is repeated.
     """
 
     target: str

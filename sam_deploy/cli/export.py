@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--tune",
         action="store_true",
-        help="measure which of the rewrites' equal forms is fastest on ONNX Runtime's CPU provider",
+        help="measure which of the rewrites' equal forms is fastest on this machine's CPU",
     )
     how.add_argument(
         "--tune-seconds",

@@ -14,7 +14,7 @@ from sam_deploy.bundle import MODEL, bundle_path, check_target, publish, set_asi
 from sam_deploy.errors import CheckFailed
 from sam_deploy.exporter.artefact import Artefact, Workplace, make_artefact
 from sam_deploy.exporter.best import best_artefact
-from sam_deploy.exporter.calibration_data import data_for
+from sam_deploy.exporter.calibration_data import Data, data_for
 from sam_deploy.exporter.lowered import Lowered, lowered
 from sam_deploy.exporter.manifest_of import manifest_of
 from sam_deploy.exporter.notes import Notes
@@ -95,7 +95,7 @@ def export_subject(
             if request.tune_s is None:
                 found = lowered(subject, recipe, notes.progress, pipeline)
             else:
-                tuning, found = _tuned(subject, recipe, request.tune_s, work, pipeline, notes)
+                tuning, found = _tuned(subject, recipe, request.tune_s, data, work, pipeline, notes)
                 recipe = msgspec.structs.replace(recipe, rewrites=tuning.chosen)
                 if flavours and tuning.chosen != tuning.start:
                     notes.give(["the TensorRT plans have the forms that were chosen on the CPU"])
@@ -122,6 +122,7 @@ def _tuned(
     subject: Subject,
     recipe: Recipe,
     seconds: float,
+    data: Data,
     work: Path,
     pipeline: Sequence[Rule[Any]] | None,
     notes: Notes,
@@ -130,7 +131,7 @@ def _tuned(
         asked = msgspec.structs.replace(recipe, rewrites=rewrites)
         return lowered(subject, asked, Progress(), pipeline)
 
-    return tune(lower, subject, recipe, seconds, work, notes)
+    return tune(lower, subject, recipe, data.calibration, seconds, work, notes)
 
 
 def _manifest(

@@ -1,76 +1,166 @@
-"""One of the rewrites' forms on ONNX Runtime's CPU provider, to be timed against another."""
+"""The rewrites' forms in the recipe's precision, to be timed on what runs ONNX on this CPU."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 
 from sam_deploy.errors import CheckFailed
 from sam_deploy.example import Example
+from sam_deploy.exporter.calibrated import calibrate, quantize
 from sam_deploy.exporter.lowered import Lowered
 from sam_deploy.latency import speed_ratio
 from sam_deploy.lowering import onnx_from_module
 from sam_deploy.lowering.batch import quiet
-from sam_deploy.recipe import DEFAULT_TOLERANCES
+from sam_deploy.manifest import IslandReport
+from sam_deploy.parity import Samples
+from sam_deploy.progress import Progress
+from sam_deploy.quantization import Quantization
+from sam_deploy.recipe import DEFAULT_TOLERANCES, Recipe
 from sam_deploy.reference.subject import Subject
 from sam_deploy.rewrite_options import RewriteOptions
-from sam_deploy.runtime import OnnxRunner
+from sam_deploy.runtime.onnx_backends import AnyOnnxRunner, allows_bf16, start_onnx
+from sam_deploy.runtime.onnx_runner import CPU
+
+Lower = Callable[[RewriteOptions], Lowered]
+_SAMPLES = 8  # for ranges that only have to be like the real ones: they change no time
 
 
 @dataclass(frozen=True)
 class TimedForm:
-    """A form whose FP32 graph computes what PyTorch does, ready to run."""
+    """A form ready to run, and known to compute what PyTorch does."""
 
     rewrites: RewriteOptions
-    lowered: Lowered
-    runner: OnnxRunner
+    runner: AnyOnnxRunner
 
 
-def timed_form(
-    rewrites: RewriteOptions, lowered: Lowered, examples: Sequence[Example], work: Path
-) -> TimedForm:
-    """The form ready to run; its file is in the folder `work` for a moment.
+class Forms:
+    """The forms of one subject. Each is made once (`lower` gives its FP32 graph, its rules held in
+    float64), held against eager PyTorch on `examples`, and kept as a file in the folder `work`.
 
-    Raises:
-        CheckFailed: on one of `examples` it computes something else than PyTorch.
+    INT8 has its Q/DQ where the recipe wants them, with ranges of a few of the calibration samples:
+    it is for its time alone. FP16 is as good as FP32 here, CPUs computing it so, or in BF16.
     """
-    runner = _runner(lowered.graph, work)
-    if problem := _problem(runner, examples):
-        raise CheckFailed(
-            f"the form {rewrites.text} does not compute what PyTorch does: {problem}. This is "
-            "a bug: please report it."
-        )
-    return TimedForm(rewrites, lowered, runner)
 
+    def __init__(
+        self,
+        lower: Lower,
+        subject: Subject,
+        recipe: Recipe,
+        calibration: Samples | None,
+        batches: Sequence[int],
+        work: Path,
+    ) -> None:
+        self._lower, self._subject, self._recipe = lower, subject, recipe
+        self._calibration = calibration if recipe.precision == "int8" else None
+        self._work = work
+        self._made: dict[RewriteOptions, Path | CheckFailed] = {}
+        self.examples = [_example_of(subject, batch) for batch in batches]
 
-def untouched_runner(
-    subject: Subject, batch: int | None, examples: Sequence[Example], work: Path
-) -> OnnxRunner | None:
-    """The export of `subject` without any rewriting, ready to run; None where the exporter cannot
-    make it, or it computes something else.
-    """
-    try:
-        with quiet():
-            graph = onnx_from_module(
-                subject.module,
-                subject.example_inputs,
-                input_names=subject.input_names,
-                output_names=subject.output_names,
-                batch=batch,
+    def on(self, provider: str, rewrites: RewriteOptions) -> TimedForm:
+        """The form on ONNX Runtime's CPU provider or OpenVINO.
+
+        Raises:
+            CheckFailed: the form computes something else than PyTorch, or `provider` something else
+                than ONNX Runtime's CPU provider.
+            MachineError: `provider` does not run it here.
+        """
+        if rewrites not in self._made:
+            try:
+                self.add(rewrites, self._lower(rewrites))
+            except CheckFailed as failure:
+                self._made[rewrites] = failure
+        made = self._made[rewrites]
+        if isinstance(made, CheckFailed):
+            raise made
+        return TimedForm(rewrites, self._held(made, provider))
+
+    def add(self, rewrites: RewriteOptions, lowered: Lowered) -> None:
+        """Make the form of its FP32 graph, which is left as it is.
+
+        Raises:
+            CheckFailed: it computes something else than PyTorch.
+        """
+        path = self._work / f"form-{len(self._made)}.onnx"
+        ir.save(lowered.graph, path)
+        if problem := _problem(_runner(path, CPU), self.examples):
+            raise CheckFailed(
+                f"the form {rewrites.text} does not compute what PyTorch does: {problem}. This is "
+                "a bug: please report it."
             )
-        runner = _runner(graph, work)
-        return None if _problem(runner, examples) else runner
-    except Exception:  # an exporter fails in every way at what was not written for it
-        return None
+        if self._calibration is not None:
+            ir.save(self._quantized(lowered.graph, self._calibration), path)
+        self._made[rewrites] = path
+
+    def untouched(self, provider: str) -> AnyOnnxRunner | None:
+        """The export without any rewriting or quantization, ready to run; None where the exporter
+        cannot make it, or it computes something else.
+        """
+        subject, path = self._subject, self._work / "untouched.onnx"
+        try:
+            with quiet():
+                graph = onnx_from_module(
+                    subject.module,
+                    subject.example_inputs,
+                    input_names=subject.input_names,
+                    output_names=subject.output_names,
+                    batch=self._recipe.batch,
+                )
+            ir.save(graph, path)
+            if _problem(_runner(path, CPU), self.examples):
+                return None
+            return self._held(path, provider)
+        except Exception:  # an exporter fails in every way at what was not written for it
+            return None
+
+    def close(self) -> None:
+        """Remove the files."""
+        for path in self._work.glob("*.onnx"):
+            path.unlink()
+
+    def _held(self, path: Path, provider: str) -> AnyOnnxRunner:
+        if provider == CPU:
+            return _runner(path, CPU)
+        runner = _runner(path, provider, bf16=allows_bf16(self._recipe))
+        usual, precision = _runner(path, CPU), self._recipe.precision
+        limits = DEFAULT_TOLERANCES["fp32"] if precision == "fp32" else self._recipe.tolerances
+        for example in self.examples:
+            expected = Example(example.inputs, usual.run(example.inputs))
+            if problem := expected.problem(runner.run(example.inputs), limits, slack=1.0):
+                raise CheckFailed(f"{runner.backend} is not as ONNX Runtime: {problem}")
+        return runner
+
+    def _quantized(self, graph: ir.Model, samples: Samples) -> ir.Model:
+        graph = graph.clone()
+        policy = msgspec.structs.replace(
+            self._recipe.quantization or Quantization(),
+            method="minmax",
+            smooth=0.0,
+            rounding="nearest",
+        )
+        recipe = msgspec.structs.replace(self._recipe, quantization=policy)
+        islands = [IslandReport(match=i.match, reason=i.reason) for i in self._subject.islands]
+        few = samples.first(_SAMPLES)
+        found = calibrate(graph, recipe, islands, few, self._work, Progress())
+        quantize(graph, found, islands)
+        return graph
 
 
-def example_of(subject: Subject, batch: int) -> Example:
+def ratio_of(one: AnyOnnxRunner, other: AnyOnnxRunner, examples: Sequence[Example]) -> float:
+    """How many times as fast `one` is, all of `examples` alike."""
+    return statistics.geometric_mean(
+        speed_ratio(partial(one.run, x.inputs), partial(other.run, x.inputs)) for x in examples
+    )
+
+
+def _example_of(subject: Subject, batch: int) -> Example:
     """The subject's own example inputs as a batch of `batch`, and what PyTorch makes of it."""
     inputs = {
         name: np.resize(array, (batch, *array.shape[1:]))
@@ -79,14 +169,7 @@ def example_of(subject: Subject, batch: int) -> Example:
     return Example(inputs, subject.run(inputs))
 
 
-def ratio_of(one: OnnxRunner, other: OnnxRunner, examples: Sequence[Example]) -> float:
-    """How many times as fast `one` is, all of `examples` alike."""
-    return statistics.geometric_mean(
-        speed_ratio(partial(one.run, x.inputs), partial(other.run, x.inputs)) for x in examples
-    )
-
-
-def _problem(runner: OnnxRunner, examples: Sequence[Example]) -> str | None:
+def _problem(runner: AnyOnnxRunner, examples: Sequence[Example]) -> str | None:
     """How what `runner` makes of `examples` differs from PyTorch's by more than FP32 may."""
     for example in examples:
         outputs = runner.run(example.inputs)
@@ -95,11 +178,6 @@ def _problem(runner: OnnxRunner, examples: Sequence[Example]) -> str | None:
     return None
 
 
-def _runner(graph: ir.Model, work: Path) -> OnnxRunner:
-    path = work / "form.onnx"
-    ir.save(graph, path)
-    try:
-        # Its threads sleep while they wait: the other form's want the cores.
-        return OnnxRunner(path, spinning=False)
-    finally:
-        path.unlink()
+def _runner(path: Path, provider: str, *, bf16: bool = False) -> AnyOnnxRunner:
+    # Its threads sleep while they wait: the other form's want the cores.
+    return start_onnx(path, provider, spinning=False, bf16=bf16)

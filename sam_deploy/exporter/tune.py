@@ -1,42 +1,37 @@
-"""Which of the rewrites' equal forms is fastest here: measured on the FP32 graph, one option at a
-time from the recipe's own forms, so that a few are tried and not every combination.
+"""Which of the rewrites' equal forms is fastest here: measured in the bundle's precision on every
+runtime for CPUs, one option at a time from the recipe's own forms, so that a few are tried and not
+every combination.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, get_args, get_type_hints
 
 import msgspec
 
-from sam_deploy.errors import CheckFailed
-from sam_deploy.example import Example
+from sam_deploy.errors import CheckFailed, MachineError
 from sam_deploy.exporter.lowered import Lowered
 from sam_deploy.exporter.notes import Notes
-from sam_deploy.exporter.timed_form import (
-    TimedForm,
-    example_of,
-    ratio_of,
-    timed_form,
-    untouched_runner,
-)
+from sam_deploy.exporter.timed_form import Forms, Lower, TimedForm, ratio_of
 from sam_deploy.exporter.tuning_cache import TuningCache
 from sam_deploy.latency import LEAST_GAIN
+from sam_deploy.parity import Samples
+from sam_deploy.progress import Advance
 from sam_deploy.recipe import Recipe
 from sam_deploy.reference.subject import Subject
 from sam_deploy.rewrite_options import RewriteOptions
+from sam_deploy.runtime.onnx_runner import CPU
+from sam_deploy.runtime.openvino import OPENVINO, openvino_lacks
 from sam_deploy.tuning import Trial, TuningReport
 
 BATCHES = (1, 8)  # of a free batch: alone, and many together
 # What a form cannot be without, where the options refuse it beside the best so far.
 _WITH = {"heads": {"aggregation": "dense"}, "linear": {"anchors": "none"}}
 _ORDER = ("anchors", "aggregation", "projections", "heads", "linear")
-
-
-Lower = Callable[[RewriteOptions], Lowered]
 
 
 class Tuned(NamedTuple):
@@ -46,65 +41,119 @@ class Tuned(NamedTuple):
     lowered: Lowered
 
 
+class Found(NamedTuple):
+    """What the search on one runtime found: `ratio` is the best's over the recipe's own forms."""
+
+    provider: str
+    best: TimedForm
+    ratio: float
+    trials: list[Trial]
+    complete: bool
+
+
 def tune(
-    lower: Lower, subject: Subject, recipe: Recipe, seconds: float, work: Path, notes: Notes
+    lower: Lower,
+    subject: Subject,
+    recipe: Recipe,
+    calibration: Samples | None,
+    seconds: float,
+    work: Path,
+    notes: Notes,
 ) -> Tuned:
     """The fastest of the forms that were tried within `seconds`; one that has begun is finished.
 
-    `lower` makes the graph of a form, with its rules held in float64. Its outputs are held to the
-    eager model's before its time counts. Files go to the folder `work` and from there.
+    `lower` makes the graph of a form. `calibration` are the samples of a recipe that quantizes.
+    Files go to the folder `work` and from there.
 
     Raises:
         CheckFailed: the recipe's own forms do not compute what the model does.
         InputError: the network cannot become a static graph.
+        PrecisionError: there is nothing to quantize.
     """
     until = time.monotonic() + seconds
     batches = [recipe.batch] if recipe.batch else list(BATCHES)
     start = recipe.rewrites
+    providers = [CPU] if openvino_lacks() else [CPU, OPENVINO]
     notes.progress.note(f"the equal forms are tried for {seconds:g} s at most")
-    with notes.progress.stage("tune", sum(len(values) for _, values in _options())) as advance:
+    steps = len(providers) * sum(len(values) for _, values in _options())
+    with notes.progress.stage("tune", steps) as advance:
         lowered = lower(start)
-        cache = TuningCache.of(lowered, batches, start)
+        cache = TuningCache.of(lowered, recipe, batches, providers)
         if (known := cache.read()) is not None:
             report = msgspec.structs.replace(known, remembered=True)
             notes.give(_slower_than_untouched(report))
             return Tuned(report, lowered if known.chosen == start else lower(known.chosen))
-        examples = [example_of(subject, batch) for batch in batches]
-        first = best = timed_form(start, lowered, examples, work)
+        forms = Forms(lower, subject, recipe, calibration, batches, work)
+        forms.add(start, lowered)
+        found = []
+        for provider in providers:
+            with suppress(CheckFailed, MachineError):  # of ONNX Runtime's CPU provider neither
+                first = forms.on(provider, start)
+                found.append(_search(forms, provider, first, until, advance))
+        fastest = found[0]
+        for other in found[1:]:
+            if ratio_of(other.best.runner, fastest.best.runner, forms.examples) >= LEAST_GAIN:
+                fastest = other
         untouched = None
-        if time.monotonic() < until:
-            untouched = untouched_runner(subject, recipe.batch, examples, work)
-        trials: list[Trial] = []
-        complete = True
-        for field, values in _options():
-            for value in values:
-                form = _with(best.rewrites, field, value)
-                if form is not None and form not in [start, *(one.rewrites for one in trials)]:
-                    if time.monotonic() < until:
-                        best, trial = _tried(form, best, lower, examples, work)
-                        trials.append(trial)
-                    else:
-                        complete = False
-                advance(1)
-        # A lucky round may have chosen it: what is kept must win once more, against the start.
-        ratio = 1.0 if best is first else ratio_of(best.runner, first.runner, examples)
-        if ratio < LEAST_GAIN:
-            best, ratio = first, 1.0
-        over = None if untouched is None else ratio_of(best.runner, untouched, examples)
+        if any(one.trials for one in found):
+            untouched = forms.untouched(fastest.provider)
+        over = None
+        if untouched is not None:
+            over = round(ratio_of(fastest.best.runner, untouched, forms.examples), 3)
+        forms.close()
+        chosen = fastest.best.rewrites
+        if chosen != start:
+            lowered = lower(chosen)
     report = TuningReport(
-        target=first.runner.backend,
+        target=fastest.best.runner.backend,
         batches=batches,
         start=start,
-        chosen=best.rewrites,
-        ratio=round(ratio, 3),
-        over_untouched=None if over is None else round(over, 3),
-        trials=trials,
-        complete=complete,
+        chosen=chosen,
+        ratio=round(fastest.ratio, 3),
+        over_untouched=over,
+        trials=[trial for one in found for trial in one.trials],
+        complete=all(one.complete for one in found),
     )
     notes.give(_slower_than_untouched(report))
-    if complete:
+    if report.complete:
         cache.write(report)
-    return Tuned(report, best.lowered)
+    return Tuned(report, lowered)
+
+
+def _search(forms: Forms, provider: str, first: TimedForm, until: float, advance: Advance) -> Found:
+    """The fastest form on one runtime, one option at a time from `first`."""
+    best, complete = first, True
+    trials: list[Trial] = []
+    for field, values in _options():
+        for value in values:
+            form = _with(best.rewrites, field, value)
+            known = [first.rewrites, *(trial.rewrites for trial in trials)]
+            if form is not None and form not in known:
+                if time.monotonic() < until:
+                    best, trial = _tried(form, best, forms, provider)
+                    trials.append(trial)
+                else:
+                    complete = False
+            advance(1)
+    # A lucky round may have chosen it: what is kept must win once more, against the start.
+    ratio = 1.0 if best is first else ratio_of(best.runner, first.runner, forms.examples)
+    if ratio < LEAST_GAIN:
+        best, ratio = first, 1.0
+    return Found(provider, best, ratio, trials, complete)
+
+
+def _tried(
+    form: RewriteOptions, best: TimedForm, forms: Forms, provider: str
+) -> tuple[TimedForm, Trial]:
+    """The better of the two, and how `form` fared."""
+    target = best.runner.backend
+    try:
+        made = forms.on(provider, form)
+    except (CheckFailed, MachineError) as failure:  # of this form: the others are no worse for it
+        return best, Trial(target=target, rewrites=form, ratio=None, refused=str(failure))
+    ratio = ratio_of(made.runner, best.runner, forms.examples)
+    trial = Trial(target=target, rewrites=form, ratio=round(ratio, 3))
+    return made if ratio >= LEAST_GAIN else best, trial
 
 
 def _slower_than_untouched(report: TuningReport) -> list[str]:
@@ -129,15 +178,3 @@ def _with(forms: RewriteOptions, field: str, value: str) -> RewriteOptions | Non
         with suppress(ValueError):
             return RewriteOptions(**{**msgspec.to_builtins(forms), **needed, field: value})
     return None
-
-
-def _tried(
-    form: RewriteOptions, best: TimedForm, lower: Lower, examples: Sequence[Example], work: Path
-) -> tuple[TimedForm, Trial]:
-    """The better of the two, and how `form` fared."""
-    try:
-        made = timed_form(form, lower(form), examples, work)
-    except CheckFailed as failure:  # of this form alone: the others are no worse for it
-        return best, Trial(rewrites=form, ratio=None, refused=str(failure))
-    ratio = ratio_of(made.runner, best.runner, examples)
-    return made if ratio >= LEAST_GAIN else best, Trial(rewrites=form, ratio=round(ratio, 3))

@@ -12,12 +12,15 @@ import msgspec
 from sam_deploy.cache_folder import cache_folder, keep
 from sam_deploy.cpu_info import machine
 from sam_deploy.exporter.lowered import Lowered
+from sam_deploy.recipe import Recipe
 from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.runtime import require_onnxruntime
+from sam_deploy.runtime.onnx_backends import allows_bf16
+from sam_deploy.runtime.openvino import openvino_version
 from sam_deploy.runtime.threads import usual_threads
 from sam_deploy.tuning import TuningReport
 
-_FORM = 2  # of what is kept: another number is another file
+_FORM = 3  # of what is kept: another number is another file
 
 
 class TuningCache:
@@ -27,12 +30,17 @@ class TuningCache:
         self._path = path
 
     @classmethod
-    def of(cls, lowered: Lowered, batches: Sequence[int], start: RewriteOptions) -> TuningCache:
-        """The one for this graph, without its weights' values, on this runtime and machine."""
+    def of(
+        cls, lowered: Lowered, recipe: Recipe, batches: Sequence[int], providers: Sequence[str]
+    ) -> TuningCache:
+        """The one for this graph, without its weights' values, in the recipe's precision on these
+        runtimes and this machine.
+        """
         known = [
-            _FORM, str(require_onnxruntime().__version__), machine(), usual_threads(),
-            list(batches), msgspec.to_builtins(start), msgspec.json.schema(RewriteOptions),
-            [rule.rule for rule in lowered.rewrites.rules],
+            _FORM, str(require_onnxruntime().__version__), openvino_version(), list(providers),
+            machine(), usual_threads(), list(batches), recipe.precision, allows_bf16(recipe),
+            *map(msgspec.to_builtins, (recipe.rewrites, recipe.quantization, recipe.islands)),
+            msgspec.json.schema(RewriteOptions), [rule.rule for rule in lowered.rewrites.rules],
             [
                 (node.op_type, [str(value.shape) for value in node.outputs],
                  [str(value and value.shape) for value in node.inputs],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,14 @@ class Samples:
                 f"none of {len(self.unreadable)} images could be read; of the first: {reason} "
                 f"Give other images than those in {path.parent}."
             )
+
+    def first(self, count: int) -> Samples:
+        """The first `count` of them, or as many as there are."""
+
+        def make(start: int) -> Numbered:
+            return takewhile(lambda pair: pair[0] < count, self.make(start))
+
+        return replace(self, count=min(count, self.count), make=make)
 
     def name(self, number: int) -> str:
         """What sample `number` is called in reports."""

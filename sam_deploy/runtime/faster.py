@@ -8,7 +8,6 @@ import os
 import time
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -23,7 +22,7 @@ from sam_deploy.manifest import Manifest
 from sam_deploy.runner import Arrays, Runner
 from sam_deploy.runtime.onnx_backends import allows_bf16
 from sam_deploy.runtime.onnx_runner import CPU, OnnxRunner, require_onnxruntime
-from sam_deploy.runtime.openvino import openvino_lacks
+from sam_deploy.runtime.openvino import openvino_lacks, openvino_version
 from sam_deploy.runtime.threads import usual_threads
 
 _log = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ class OpenVINORace:
         """The file of this race: of this graph, these versions and this machine."""
         known = [
             _FORM, self._manifest.files[MODEL].sha256, allows_bf16(self._manifest.recipe),
-            _openvino_version(), str(require_onnxruntime().__version__), machine(),
+            openvino_version(), str(require_onnxruntime().__version__), machine(),
             self._threads or usual_threads(), self._contexts, _usable_cores(),
         ]  # fmt: skip
         digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()
@@ -100,12 +99,6 @@ class OpenVINORace:
 def _usable_cores() -> int:
     """Those that this process may use: a container's, not the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-
-
-def _openvino_version() -> str:
-    with suppress(PackageNotFoundError):
-        return version("openvino")
-    return "unknown"
 
 
 def _slower(ratio: float) -> str | None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ def openvino_lacks() -> str | None:
     if found is None or found.loader is None:  # a mere folder of that name is no package
         return "OpenVINO is not installed. Run: pip install 'sam-deploy[openvino]'"
     return None
+
+
+def openvino_version() -> str:
+    """The installed one's; "none" where there is none that says so."""
+    try:
+        return version("openvino")
+    except PackageNotFoundError:
+        return "none"
 
 
 class OpenVINORunner:

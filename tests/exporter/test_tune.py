@@ -1,8 +1,14 @@
 """`--tune`: the forms are measured, held against PyTorch, and remembered."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
+import onnx
 import pytest
 import torch
 
@@ -15,8 +21,23 @@ from sam_deploy.recipe import read_recipe, recipe_from_dict
 from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.rewrites import PIPELINE
 from sam_deploy.runtime import load
+from sam_deploy.runtime.onnx_runner import CPU
 
 pytestmark = pytest.mark.long
+LOOSE = {"relative_rms": 0.1, "max_error": 0.5, "cosine": 0.99, "top1_agreement": 0.5}
+ON_BOTH = """
+import os
+from pathlib import Path
+import msgspec
+from sam_deploy.exporter import Request, export_recipe, tune
+from sam_deploy.recipe import recipe_from_dict
+tune._ORDER = ("aggregation",)
+data = {"model": "sam", "image_size": [4, 6], "precision": "fp32", "plans": {"engines": ["none"]}}
+data["sam"] = {"dim": 32, "heads": 4, "expand": 2}
+recipe = recipe_from_dict(data, "a test's recipe")
+done = export_recipe(recipe, out=Path(os.environ["OUT"]), request=Request(tune_s=300.0))
+print(msgspec.json.encode(done.manifest.tuning).decode())
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +49,7 @@ def own_cache(monkeypatch, tmp_path):
 def one_option(monkeypatch):
     """Where it does not matter how many forms are tried, nor against what else."""
     monkeypatch.setattr(tune, "_ORDER", ("aggregation",))
-    monkeypatch.setattr(tune, "untouched_runner", lambda *_: None)
+    monkeypatch.setattr(timed_form.Forms, "untouched", lambda *_: None)
 
 
 def sam_recipe(**options):
@@ -87,23 +108,22 @@ def test_no_time_is_the_recipes_forms(tmp_path):
     assert not list((tmp_path / "cache").glob("forms-*"))  # half a search is none
 
 
-def test_a_faster_form_that_is_wrong_is_not_taken(tmp_path, monkeypatch):
+def test_a_faster_form_that_is_wrong_is_not_taken(tmp_path, monkeypatch, one_option):
     """Sabotage: all but the recipe's form compute something else, and would win every race."""
     real, start = timed_form._runner, sam_recipe().rewrites
     monkeypatch.setattr(tune, "ratio_of", lambda *_: 2.0)
 
-    def broken(graph, work):
-        runner = real(graph, work)
-        if runners:
+    def broken(path, *_, **__):
+        runner = real(path, CPU)
+        if path.name != "form-0.onnx":
             run = runner.run
             runner.run = lambda x: {name: 1.01 * y for name, y in run(x).items()}
-        runners.append(runner)
         return runner
 
-    runners = []
     monkeypatch.setattr(timed_form, "_runner", broken)
     manifest = tuned(sam_recipe(), tmp_path / "one")
     assert manifest.recipe.rewrites == start
+    assert manifest.tuning.trials
     assert all(trial.ratio is None for trial in manifest.tuning.trials)
     assert all("does not compute what PyTorch does" in t.refused for t in manifest.tuning.trials)
 
@@ -150,6 +170,51 @@ def test_recipes_forms_that_are_wrong_fail(tmp_path, monkeypatch):
         tuned(sam_recipe(), tmp_path / "one")
 
 
+def test_int8_is_timed_as_int8_and_shipped_with_real_ranges(tmp_path, monkeypatch, one_option):
+    timed, real = [], timed_form.ratio_of
+
+    def watched(one, other, examples):
+        timed.extend(graph_of[id(runner)] for runner in (one, other))
+        return real(one, other, examples)
+
+    def started(path, *rest, **options):
+        runner = start(path, *rest, **options)
+        graph_of[id(runner)] = (runner, onnx.load(path))
+        return runner
+
+    graph_of, start = {}, timed_form.start_onnx
+    monkeypatch.setattr(timed_form, "start_onnx", started)
+    monkeypatch.setattr(tune, "ratio_of", watched)
+    recipe = sam_recipe(
+        precision="int8", calibration="synthetic", quantization={"target": "cpu"}, tolerances=LOOSE
+    )
+    manifest = tuned(recipe, tmp_path / "one")
+    assert manifest.tuning.trials
+    assert timed
+    assert all("QuantizeLinear" in {n.op_type for n in graph.graph.node} for _, graph in timed)
+    assert manifest.precision.quantization.calibration.samples == 128
+    # Another precision is another search.
+    assert not tuned(sam_recipe(), tmp_path / "two").tuning.remembered
+
+
+def test_every_runtime_is_tried_and_the_fastest_is_the_target(tmp_path):
+    """OpenVINO is not in the tests' own path: a process of its own has it."""
+    script = tmp_path / "tuned.py"
+    script.write_text(ON_BOTH)
+    where = Path(sys.prefix) / "openvino"
+    environment = {**os.environ, "PYTHONPATH": str(where), "OUT": str(tmp_path / "out")}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    targets = {trial["target"] for trial in found["trials"]}
+    assert len(targets) == 2
+    assert any(target.startswith("openvino CPU in ") for target in targets)
+    assert found["target"] in targets
+    assert all(trial["ratio"] for trial in found["trials"])
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
 def test_no_seconds(seconds, tmp_path, capsys):
     arguments = ["--model", "smt_t", "--tune", f"--tune-seconds={seconds}", "--out", str(tmp_path)]
@@ -168,7 +233,7 @@ def test_seconds_without_tune(tmp_path, capsys):
     assert "give that, too" in capsys.readouterr().err
 
 
-def test_the_chosen_forms_are_what_is_exported_and_saved(tmp_path, monkeypatch):
+def test_the_chosen_forms_are_what_is_exported_and_saved(tmp_path, monkeypatch, one_option):
     monkeypatch.setattr(tune, "ratio_of", lambda *_: 1.5)  # every new form is the faster
     given, saved = tmp_path / "sam.toml", tmp_path / "saved.toml"
     given.write_text(
@@ -186,7 +251,10 @@ def test_the_chosen_forms_are_what_is_exported_and_saved(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("seconds", "forms"), [(1e-9, 1), (300.0, 2)])
-def test_rules_of_ones_own_make_every_form_and_each_once(tmp_path, seconds, forms):
+def test_rules_of_ones_own_make_every_form_and_each_once(
+    tmp_path, monkeypatch, one_option, seconds, forms
+):
+    monkeypatch.setattr(tune, "ratio_of", lambda *_: 1.0)  # none is chosen, and made once more
     calls = []
 
     def counted(module, options):
