@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TESTING := $(VENV)/.testing
 TRITON := nvidia-pytriton==0.7.0 numpy==1.26.4 onnxruntime==1.32.0 pillow==12.0.0 flatbuffers==25.12.19 packaging==26.4 protobuf==6.33.6
 # One thread a test worker: two workers with two threads each would fight over two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup export test test-full check lint format gpu bench docs lock clean

@@ -2,12 +2,12 @@
 
     python benchmarks/bars.py MODEL [--tune]
 
-Exports MODEL at 224 with random weights in FP32, in INT8 for CPUs, and in FP16 with a tolerance that
-allows OpenVINO to compute in BF16 (with `--tune` in the forms that are fastest here), and runs `sam-
-bench` on them. Beside it the wall time of `sam-export --fp16` and of PyTorch's own dynamo export of
-the untouched model, a process each. The result goes to
-benchmarks/results/bench-MODEL-<environment>.json. From ten minutes (smt_t) to an hour (smt_l) on an
-otherwise idle machine.
+Exports MODEL at 224 with random weights in FP32, in INT8 for CPUs, and in FP16 with a tolerance
+that allows OpenVINO to compute in BF16 (with `--tune` in the forms that are fastest here), and runs
+`sam-bench` on them. Beside it the wall time of `sam-export --fp16` and of PyTorch's own dynamo
+export of the untouched model, a process each; and what the machine does at most, measured when the
+race is over. The result goes to benchmarks/results/bench-MODEL-<environment>.json. From ten minutes
+(smt_t) to an hour (smt_l) on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+from _peaks import asked, peaks
 from _spent import script, spent
 
+from sam_deploy.bundle import MODEL
 from sam_deploy.cpu_info import machine
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +79,8 @@ def main() -> int:
         dynamo = spent([sys.executable, "-c", DYNAMO, model, str(out / "dynamo.onnx")])
         bench = [script("sam-bench"), *bundles, "--batch", "1", "8", "--rounds", str(ROUNDS)]
         found = spent([*bench, "--json"], may_fail=True).json  # it says who disagrees
+        found["asked"] = asked(out / f"{model}-fp32-224" / MODEL)
+    found["peaks"] = peaks()
     found["command"] = " ".join(["python", "benchmarks/bars.py", *sys.argv[1:]])
     found["export"] = {
         "sam-export --fp16": round(ours.seconds, 1),

@@ -3,9 +3,9 @@ images that it is calibrated on.
 
     python benchmarks/growth.py [--out benchmarks/results/FILE.json]
 
-smt_t with random weights, for the models also its larger ones: exports in a process each, and `sam-
-bench` on ONNX Runtime's CPU provider for a batch at a time, so that the memory is that batch's. Half
-an hour on an otherwise idle machine.
+smt_t with random weights, for the models also its larger ones: exports in a process each, and
+`sam-bench` on ONNX Runtime's CPU provider for a batch at a time: the memory is then that batch's.
+Half an hour on an otherwise idle machine.
 """
 
 from __future__ import annotations

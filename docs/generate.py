@@ -11,15 +11,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 from _growth import growth_tables
+from _races import race_table
 
-from sam_deploy.bench.result import Entry, Timed, best_and_its_peer, by_batch
 from sam_deploy.recipe import read_recipe, size_label
 from sam_deploy.rewrites import PIPELINE
 
@@ -173,60 +171,13 @@ def forms() -> str:
     return "\n".join(lines)
 
 
-STOCK = {
-    "TorchScript export on cpu",
-    "dynamo export on cpu",
-    "dynamo export, onnxslim on cpu",
-    "dynamo export, onnxsim on cpu",
-}
-
-
 def races(model: str = "*") -> str:
-    """The published runs of sam-bench on `model`, as ratios of what one run timed."""
-    blocks = []
-    for path in sorted((ROOT / "benchmarks/results").glob(f"bench-{model}-*.json")):
-        record = result(path.stem)
-        batches = by_batch(msgspec.convert(record["entries"], list[Entry]))
-        head = " | ".join(f"batch {timed[0][0].batch}" for timed in batches)
-        rows = [figures_of(timed) for timed in batches]
-        lines = [*measured(record), "", f"| | {head} |", "|---|" + "---|" * len(rows)]
-        for what in rows[0]:
-            lines.append(f"| {what} | " + " | ".join(row[what] for row in rows) + " |")
-        times = record["export"]
-        slower = times["sam-export --fp16"] / times["dynamo alone"]
-        what = "seconds of `sam-export --fp16` / of the dynamo export alone"
-        lines.append(f"| {what} | {slower:.2f} |" + " |" * (len(rows) - 1))
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
-
-
-def figures_of(timed: list[Timed]) -> dict[str, str]:
-    """What one batch size of a run says, the fastest first; above 1 ours is the faster."""
-
-    def on_cpu(precision: str) -> Timed | None:
-        return first(lambda e: e.name.endswith(" on cpu") and e.precision == precision, "ours")
-
-    def first(wanted: Callable[[Entry], bool], side: str) -> Timed | None:
-        return next((pair for pair in timed if pair[1].side == side and wanted(pair[1])), None)
-
-    def ratio(ours: Timed | None, other: Timed | None) -> str:
-        if ours is None or other is None:
-            return "none ran"
-        return f"{other[0].median_ms / ours[0].median_ms:.2f}"
-
-    fp32, int8 = on_cpu("fp32"), on_cpu("int8")
-    best, peer = best_and_its_peer(timed)
-    names = f" ({best[1].name} over {peer[1].name})" if best and peer else ""
-    return {
-        "FP32 on ONNX Runtime's CPU provider / the best untouched export there": ratio(
-            fp32, first(lambda entry: entry.name in STOCK, "peer")
-        ),
-        "INT8 on ONNX Runtime's CPU provider / FP32": ratio(int8, fp32),
-        "the best bundle / PyTorch eager": ratio(
-            best, first(lambda entry: entry.name == "torch eager", "peer")
-        ),
-        "the best bundle / the best peer as close to PyTorch": ratio(best, peer) + names,
-    }
+    """The published runs of sam-bench on `model`."""
+    records = [
+        result(path.stem)
+        for path in sorted((ROOT / "benchmarks/results").glob(f"bench-{model}-*.json"))
+    ]
+    return "\n\n".join("\n".join([*measured(r), "", *race_table(r)]) for r in records)
 
 
 def growth() -> str:

@@ -114,8 +114,8 @@ def test_a_file_that_may_not_grow(small_bundle, tmp_path):
 
 @pytest.mark.export
 def test_whole_exports(arguments, tiny_bundle, tmp_path):
-    """Killed in early and late stages, ended by SIGTERM, and out of space for the model."""
-    killed = ["stage lower", "stage parity", "stage bundle"]
+    """Killed in the last stage, by SIGTERM in an early one, and out of space for the model."""
+    killed = ["stage bundle"]
     struck = runs(
         arguments,
         out=tmp_path / "out",
@@ -129,8 +129,8 @@ def test_whole_exports(arguments, tiny_bundle, tmp_path):
         check(run, "old")
         assert run["found"] == "old"
         assert "Traceback" not in run["said"]
-    *by_kill, by_term, by_limit = struck
-    assert {run["ended"] for run in by_kill} == {-signal.SIGKILL}
+    by_kill, by_term, by_limit = struck
+    assert by_kill["ended"] == -signal.SIGKILL
     check_interrupted(by_term, "old")
     assert by_term["said"].splitlines()[-1] == "error: interrupted"
     assert (by_limit["ended"], by_limit["left"]) == (3, ["name"])
