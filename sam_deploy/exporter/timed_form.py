@@ -16,7 +16,7 @@ from sam_deploy.errors import CheckFailed
 from sam_deploy.example import Example
 from sam_deploy.exporter.calibrated import calibrate, quantize
 from sam_deploy.exporter.lowered import Lowered
-from sam_deploy.latency import speed_ratio
+from sam_deploy.latency import ROUNDS, speed_ratio
 from sam_deploy.lowering import onnx_from_module
 from sam_deploy.lowering.batch import quiet
 from sam_deploy.manifest import IslandReport
@@ -30,6 +30,7 @@ from sam_deploy.runtime.onnx_backends import AnyOnnxRunner, allows_bf16, start_o
 from sam_deploy.runtime.onnx_runner import CPU
 
 Lower = Callable[[RewriteOptions], Lowered]
+_FIRST_LOOK, _MUCH_SLOWER = 3, 0.9  # rounds, and what noise does not make of a form as fast
 _SAMPLES = 8  # for ranges that only have to be like the real ones: they change no time
 
 
@@ -154,10 +155,18 @@ class Forms:
 
 
 def ratio_of(one: AnyOnnxRunner, other: AnyOnnxRunner, examples: Sequence[Example]) -> float:
-    """How many times as fast `one` is, all of `examples` alike."""
-    return statistics.geometric_mean(
-        speed_ratio(partial(one.run, x.inputs), partial(other.run, x.inputs)) for x in examples
-    )
+    """How many times as fast `one` is, all of `examples` alike: after a first look, where that says
+    that it is much slower.
+    """
+
+    def measured(rounds: int) -> float:
+        return statistics.geometric_mean(
+            speed_ratio(partial(one.run, x.inputs), partial(other.run, x.inputs), rounds)
+            for x in examples
+        )
+
+    first = measured(_FIRST_LOOK)
+    return first if first < _MUCH_SLOWER else measured(ROUNDS)
 
 
 def _example_of(subject: Subject, batch: int) -> Example:
