@@ -38,7 +38,7 @@ def peaks() -> dict[str, float]:
 
 def asked(model: Path) -> dict[str, int]:
     """The multiply-adds of the FP32 graph `model` for a sample, its weights, and how many values go
-    into its layers and come out: what no fusion of the rest avoids.
+    into its layers and come out.
     """
     graph = ir.load(model).graph
     layers = [node for node in graph if node.op_type in LAYERS]

@@ -22,7 +22,7 @@ _NONE = "none ran"
 def race_table(record: Mapping[str, Any]) -> list[str]:
     """What `benchmarks/bars.py` wrote, a row a figure; one that no batch has is left out."""
     batches = by_batch(msgspec.convert(record["entries"], list[Entry]))
-    columns = [_figures(timed) | _floors(timed, record) for timed in batches]
+    columns = [_figures(timed, record) | _floors(timed, record) for timed in batches]
     head = " | ".join(f"batch {timed[0][0].batch}" for timed in batches)
     lines = [f"| | {head} |", "|---|" + "---|" * len(columns)]
     for what in columns[0]:
@@ -35,9 +35,9 @@ def race_table(record: Mapping[str, Any]) -> list[str]:
     return [*lines, f"| {what} | {slower:.2f} |" + " |" * (len(columns) - 1)]
 
 
-def _figures(timed: list[Timed]) -> dict[str, str]:
+def _figures(timed: list[Timed], record: Mapping[str, Any]) -> dict[str, str]:
     """What one batch size says; `timed` has the fastest first."""
-    fp32, bf16, int8 = (_ours(timed, precision) for precision in _VALUE_BYTES)
+    fp32, bf16, int8 = (_ours(timed, precision, record) for precision in _VALUE_BYTES)
     best, peer = best_and_its_peer(timed)
     others = [pair for pair in timed if pair[1].side == "peer" or pair is bf16]
     _, bf16_peer = best_and_its_peer(others)
@@ -57,10 +57,10 @@ def _figures(timed: list[Timed]) -> dict[str, str]:
 
 
 def _floors(timed: list[Timed], record: Mapping[str, Any]) -> dict[str, str]:
-    """Which part of our times the machine's own peaks leave no way around."""
+    """How much of our times arithmetic takes at the machine's peak, and traffic as fast as a copy."""
     found = {}
     for precision, size in _VALUE_BYTES.items():
-        ours = _ours(timed, precision)
+        ours = _ours(timed, precision, record)
         arithmetic = traffic = _NONE
         if ours is not None and "peaks" in record:
             asked, peaks, batch = record["asked"], record["peaks"], ours[0].batch
@@ -74,9 +74,11 @@ def _floors(timed: list[Timed], record: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _ours(timed: list[Timed], precision: str) -> Timed | None:
-    """Our bundle of `precision` on the runtime that it is for."""
+def _ours(timed: list[Timed], precision: str, record: Mapping[str, Any]) -> Timed | None:
+    """Our bundle of `precision` on the runtime that it is for; in BF16 where the CPU has that."""
     if precision == "bf16":
+        if "bf16" not in record["machine"].get("vectors", ""):
+            return None
         return _first(timed, lambda e: "-bf16-" in e.name and e.name.endswith(" on openvino"))
     return _first(
         timed,

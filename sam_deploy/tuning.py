@@ -20,7 +20,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class TuningReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the forms were chosen: for `target`, in the bundle's precision, at these batch sizes.
+    """How the forms were chosen: for `target`, in the precision asked for, at these batch sizes.
 
     `target` is the fastest of the runtimes on which forms were tried. `ratio` is how many times as
     fast `chosen` is there as `start`, the recipe's own forms, in a last comparison of the two; 1

@@ -13,7 +13,7 @@ from typing import NamedTuple, get_args, get_type_hints
 
 import msgspec
 
-from sam_deploy.errors import CheckFailed, MachineError
+from sam_deploy.errors import CheckFailed, MachineError, SamDeployError
 from sam_deploy.exporter.lowered import Lowered
 from sam_deploy.exporter.notes import Notes
 from sam_deploy.exporter.timed_form import Forms, Lower, TimedForm, ratio_of
@@ -21,9 +21,10 @@ from sam_deploy.exporter.tuning_cache import TuningCache
 from sam_deploy.latency import LEAST_GAIN
 from sam_deploy.parity import Samples
 from sam_deploy.progress import Advance
-from sam_deploy.recipe import Recipe
+from sam_deploy.recipe import QUANTIZED, Recipe
 from sam_deploy.reference.subject import Subject
 from sam_deploy.rewrite_options import RewriteOptions
+from sam_deploy.runtime.faster import OPENVINO_GAIN
 from sam_deploy.runtime.onnx_runner import CPU
 from sam_deploy.runtime.openvino import OPENVINO, openvino_lacks
 from sam_deploy.tuning import Trial, TuningReport
@@ -81,21 +82,23 @@ def tune(
         cache = TuningCache.of(lowered, recipe, batches, providers)
         if (known := cache.read()) is not None:
             report = msgspec.structs.replace(known, remembered=True)
-            notes.give(_slower_than_untouched(report))
+            notes.give(_slower_than_untouched(report, recipe))
             return Tuned(report, lowered if known.chosen == start else lower(known.chosen))
         forms = Forms(lower, subject, recipe, calibration, batches, work)
         forms.add(start, lowered)
-        found = []
-        for provider in providers:
-            with suppress(CheckFailed, MachineError):  # of ONNX Runtime's CPU provider neither
-                first = forms.on(provider, start)
-                found.append(_search(forms, provider, first, until, advance))
-        fastest = found[0]
-        for other in found[1:]:
-            if ratio_of(other.best.runner, fastest.best.runner, forms.examples) >= LEAST_GAIN:
-                fastest = other
+        fastest = _search(forms, CPU, forms.on(CPU, start), until, advance)
+        found = [fastest]
+        if OPENVINO in providers and time.monotonic() < until:
+            try:
+                other = _search(forms, OPENVINO, forms.on(OPENVINO, start), until, advance)
+                found.append(other)
+                # As `load` chooses between the two.
+                ratio = ratio_of(other.best.runner, fastest.best.runner, forms.examples[:1])
+                fastest = other if ratio >= OPENVINO_GAIN else fastest
+            except (CheckFailed, MachineError) as failure:
+                notes.give([f"the forms are not tried on OpenVINO: {failure}"])
         untouched = None
-        if any(one.trials for one in found):
+        if time.monotonic() < until:
             untouched = forms.untouched(fastest.provider)
         over = None
         if untouched is not None:
@@ -112,9 +115,9 @@ def tune(
         ratio=round(fastest.ratio, 3),
         over_untouched=over,
         trials=[trial for one in found for trial in one.trials],
-        complete=all(one.complete for one in found),
+        complete=len(found) == len(providers) and all(one.complete for one in found),
     )
-    notes.give(_slower_than_untouched(report))
+    notes.give(_slower_than_untouched(report, recipe))
     if report.complete:
         cache.write(report)
     return Tuned(report, lowered)
@@ -149,17 +152,17 @@ def _tried(
     target = best.runner.backend
     try:
         made = forms.on(provider, form)
-    except (CheckFailed, MachineError) as failure:  # of this form: the others are no worse for it
+        ratio = ratio_of(made.runner, best.runner, forms.examples)
+    except SamDeployError as failure:  # of this form: the others are no worse for it
         return best, Trial(target=target, rewrites=form, ratio=None, refused=str(failure))
-    ratio = ratio_of(made.runner, best.runner, forms.examples)
     trial = Trial(target=target, rewrites=form, ratio=round(ratio, 3))
     return made if ratio >= LEAST_GAIN else best, trial
 
 
-def _slower_than_untouched(report: TuningReport) -> list[str]:
+def _slower_than_untouched(report: TuningReport, recipe: Recipe) -> list[str]:
     over = report.over_untouched
-    if over is None or over * LEAST_GAIN >= 1:
-        return []
+    if over is None or over * LEAST_GAIN >= 1 or recipe.precision in QUANTIZED:
+        return []  # of what is quantized the verdict says more
     return [
         f"no form is as fast here as the export of the untouched model ({over:.2f} times): "
         "the rewriting does not pay for this network on this machine"

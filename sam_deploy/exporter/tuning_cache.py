@@ -17,7 +17,7 @@ from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.runtime import require_onnxruntime
 from sam_deploy.runtime.onnx_backends import allows_bf16
 from sam_deploy.runtime.openvino import openvino_version
-from sam_deploy.runtime.threads import usual_threads
+from sam_deploy.runtime.threads import usable_cores, usual_threads
 from sam_deploy.tuning import TuningReport
 
 _FORM = 3  # of what is kept: another number is another file
@@ -38,8 +38,10 @@ class TuningCache:
         """
         known = [
             _FORM, str(require_onnxruntime().__version__), openvino_version(), list(providers),
-            machine(), usual_threads(), list(batches), recipe.precision, allows_bf16(recipe),
+            machine(), usual_threads(), usable_cores(), list(batches), recipe.precision,
+            allows_bf16(recipe),
             *map(msgspec.to_builtins, (recipe.rewrites, recipe.quantization, recipe.islands)),
+            msgspec.to_builtins(recipe.tolerances),
             msgspec.json.schema(RewriteOptions), [rule.rule for rule in lowered.rewrites.rules],
             [
                 (node.op_type, [str(value.shape) for value in node.outputs],

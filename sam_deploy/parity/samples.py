@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ class Samples:
         """The first `count` of them, or as many as there are."""
 
         def make(start: int) -> Numbered:
-            return takewhile(lambda pair: pair[0] < count, self.make(start))
+            return islice(self.make(start), max(count - start, 0))
 
         return replace(self, count=min(count, self.count), make=make)
 

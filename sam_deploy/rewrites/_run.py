@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+_LARGE = 3 * 512 * 512  # values of an input
+
 
 class Run(NamedTuple):
     """What one forward pass gave, the operators it ran, and the paths whose forward it called."""
@@ -30,20 +32,22 @@ def run(module: nn.Module, inputs: tuple[Any, ...]) -> Run:
     called: set[str] = set()
     for path, child in copied.named_modules():
         vars(child)["forward"] = _noting(child.forward, path, called)
-    with torch.no_grad(), _one_thread(), _in_float64(), _OperatorCount() as count:
+    with torch.no_grad(), _few_threads(inputs), _in_float64(), _OperatorCount() as count:
         outputs = copied(*inputs)
     return Run(outputs, count.operators, called)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Depthwise convolutions in float64 are many small steps: threads gain little on them.
+def _few_threads(inputs: tuple[Any, ...]) -> Iterator[None]:
+    """One, unless an input is large: then attention's products are most of it.
 
-    On a busy machine, or one with fewer cores than it shows, threads that wait for each other made
-    seconds into minutes.
+    Depthwise convolutions in float64 are many small steps: threads gain little on them. On a busy
+    machine, or one with fewer cores than it shows, threads that wait for each other made seconds
+    into minutes.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    if all(x.numel() < _LARGE for x in tensors(inputs)):
+        torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from contextlib import suppress
 from functools import partial
@@ -23,11 +22,12 @@ from sam_deploy.runner import Arrays, Runner
 from sam_deploy.runtime.onnx_backends import allows_bf16
 from sam_deploy.runtime.onnx_runner import CPU, OnnxRunner, require_onnxruntime
 from sam_deploy.runtime.openvino import openvino_lacks, openvino_version
-from sam_deploy.runtime.threads import usual_threads
+from sam_deploy.runtime.threads import usable_cores, usual_threads
 
 _log = logging.getLogger(__name__)
 _FORM = 1  # of what is kept: another number is another file
-_LEAST_GAIN = 1.05  # ONNX Runtime is a little faster with threads that spin
+OPENVINO_GAIN = 1.05
+"""Of a ratio to ONNX Runtime, which is a little faster with threads that spin."""
 _MOST_S = 3.0  # for the rounds, where a call takes long
 _LEAST_ROUNDS, _MOST_ROUNDS = 3, 15
 
@@ -85,7 +85,7 @@ class OpenVINORace:
         known = [
             _FORM, self._manifest.files[MODEL].sha256, allows_bf16(self._manifest.recipe),
             openvino_version(), str(require_onnxruntime().__version__), machine(),
-            self._threads or usual_threads(), self._contexts, _usable_cores(),
+            self._threads or usual_threads(), self._contexts, usable_cores(),
         ]  # fmt: skip
         digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()
         return cache_folder() / f"openvino-{digest[:32]}.json"
@@ -96,12 +96,7 @@ class OpenVINORace:
         return {name: array[:1] if name in free else array for name, array in given.items()}
 
 
-def _usable_cores() -> int:
-    """Those that this process may use: a container's, not the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-
-
 def _slower(ratio: float) -> str | None:
-    if ratio >= _LEAST_GAIN:
+    if ratio >= OPENVINO_GAIN:
         return None
     return f"it is {ratio:.2f} times as fast as ONNX Runtime on this machine, one sample at a time"

@@ -11,3 +11,8 @@ def usual_threads() -> int:
     """
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isdecimal() else 0
+
+
+def usable_cores() -> int:
+    """Those that this process may use: a container's, not the machine's; 0 where none says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0

@@ -101,6 +101,7 @@ def test_a_crash_alone_is_an_error_like_others():
 
 @pytest.fixture
 def generate(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -197,6 +197,15 @@ def test_int8_is_timed_as_int8_and_shipped_with_real_ranges(tmp_path, monkeypatc
     assert not tuned(sam_recipe(), tmp_path / "two").tuning.remembered
 
 
+def test_a_runtime_that_does_not_start_is_left_out_and_said(tmp_path, monkeypatch, one_option):
+    monkeypatch.setattr(tune, "openvino_lacks", lambda: None)  # it is not here
+    done = export_recipe(sam_recipe(), out=tmp_path, request=Request(tune_s=300))
+    assert any(
+        "the forms are not tried on OpenVINO: OpenVINO is not installed" in n for n in done.notes
+    )
+    assert done.manifest.tuning.trials
+
+
 def test_every_runtime_is_tried_and_the_fastest_is_the_target(tmp_path):
     """OpenVINO is not in the tests' own path: a process of its own has it."""
     script = tmp_path / "tuned.py"
