@@ -57,7 +57,7 @@ def _figures(timed: list[Timed], record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _floors(timed: list[Timed], record: Mapping[str, Any]) -> dict[str, str]:
-    """How much of our times arithmetic takes at the machine's peak, and traffic as fast as a copy."""
+    """How much of our times arithmetic takes at the peak, and traffic as fast as a copy."""
     found = {}
     for precision, size in _VALUE_BYTES.items():
         ours = _ours(timed, precision, record)
