@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from sam_deploy.precision.macs import multiply_adds
+from sam_deploy.precision.macs import multiply_adds, sizes
 
 _SIDES = (512, 1024, 2048)
 _ROUNDS = 15
@@ -43,14 +43,11 @@ def asked(model: Path) -> dict[str, int]:
     graph = ir.load(model).graph
     layers = [node for node in graph if node.op_type in LAYERS]
     values = weights = 0
-    for node in layers:
-        for value in (*node.inputs, *node.outputs):
-            if value is not None and value.shape is not None:
-                size = math.prod(dim for dim in value.shape if isinstance(dim, int))
-                if value.const_value is None:
-                    values += size
-                else:
-                    weights += size
+    for value in (one for node in layers for one in (*node.inputs, *node.outputs) if one):
+        if value.const_value is None:
+            values += math.prod(sizes(value))
+        else:
+            weights += math.prod(sizes(value))
     return {
         "multiply-adds": sum(multiply_adds(node) for node in layers),
         "weights": weights,

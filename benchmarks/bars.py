@@ -44,11 +44,6 @@ precision = "fp16"
 [tolerances]
 relative_rms = 0.02
 """
-PRECISIONS = {
-    "fp32": [],
-    "int8-cpu": ["--int8", "--target", "cpu", "--calibration", "synthetic"],
-    "bf16": [],
-}
 ROUNDS = 11
 
 
@@ -68,11 +63,16 @@ def main() -> int:
     model = arguments.model
     with tempfile.TemporaryDirectory() as scratch:
         out, bundles = Path(scratch), []
-        (out / "bf16.toml").write_text(BF16.format(model=model))
+        recipe = out / "bf16.toml"
+        recipe.write_text(BF16.format(model=model))
         export = [script("sam-export"), "--engine", "none", "--out", str(out)]
-        for label, flags in PRECISIONS.items():
-            what = [str(out / "bf16.toml")] if label == "bf16" else ["--model", model, *flags]
-            tuned = ["--tune"] if arguments.tune else []
+        int8 = ["--int8", "--target", "cpu", "--calibration", "synthetic"]
+        tuned = ["--tune"] if arguments.tune else []
+        for label, what in {
+            "fp32": ["--model", model],
+            "int8-cpu": ["--model", model, *int8],
+            "bf16": [str(recipe)],
+        }.items():
             spent([*export, *what, *tuned, "--name", f"{model}-{label}-224"])
             bundles.append(str(out / f"{model}-{label}-224"))
         ours = spent([*export, "--model", model, "--fp16"])

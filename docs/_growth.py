@@ -13,7 +13,10 @@ def growth_tables(record: Mapping[str, Any]) -> list[str]:
     """A table a curve, of what `benchmarks/growth.py` wrote."""
     return [
         *_table(
-            "batch", record["batches"], {"latency ms": _of("ms"), "memory MB": _of("peak_mb")}, int
+            "batch",
+            record["batches"],
+            {"latency ms": _of("ms"), "memory MB": _of("peak_mb")},
+            powers=True,
         ),
         *_table(
             "px a side",
@@ -24,7 +27,7 @@ def growth_tables(record: Mapping[str, Any]) -> list[str]:
                 "export s": _of("export", "seconds"),
                 "export MB": _of("export", "peak_mb"),
             },
-            int,
+            powers=True,
         ),
         *_table(
             "model",
@@ -34,7 +37,6 @@ def growth_tables(record: Mapping[str, Any]) -> list[str]:
                 "export s": _of("seconds"),
                 "export MB": _of("peak_mb"),
             },
-            None,
         ),
         *_table(
             "images",
@@ -44,7 +46,6 @@ def growth_tables(record: Mapping[str, Any]) -> list[str]:
                 "export MB": _of("peak_mb"),
                 "relative RMS": _of("relative_rms"),
             },
-            None,
         ),
     ]
 
@@ -63,23 +64,20 @@ def _table(
     head: str,
     curve: Mapping[str, Point],
     columns: Mapping[str, Callable[[Point], float]],
-    number: Callable[[str], float] | None,
+    *,
+    powers: bool = False,
 ) -> list[str]:
-    """The rows; behind latency and memory the power of `head` by which they grew from row to row,
-    where `number` makes one of it.
-    """
+    """The rows; with `powers` behind each figure the power of `head` by which it grew."""
     lines = [f"| {head} | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    before: tuple[float, Point] | None = None
+    before: tuple[int, Point] | None = None
     for label, point in curve.items():
         cells = []
         for name, value in columns.items():
             cell = f"{value(point):.4f}" if name == "relative RMS" else f"{value(point):.0f}"
-            if number is not None and before is not None:
-                power = math.log(value(point) / value(before[1])) / math.log(
-                    number(label) / before[0]
-                )
+            if before is not None:
+                power = math.log(value(point) / value(before[1])) / math.log(int(label) / before[0])
                 cell += f" ({power:.1f})"
             cells.append(cell)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-        before = None if number is None else (number(label), point)
+        before = (int(label), point) if powers else None
     return [*lines, ""]

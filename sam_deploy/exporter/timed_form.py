@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import onnx_ir as ir
 
 from sam_deploy.errors import CheckFailed
-from sam_deploy.example import Example
+from sam_deploy.example import Example, distance
 from sam_deploy.exporter.calibrated import calibrate, quantize
 from sam_deploy.exporter.lowered import Lowered
 from sam_deploy.latency import ROUNDS, speed_ratio
@@ -26,11 +28,13 @@ from sam_deploy.quantization import Quantization
 from sam_deploy.recipe import DEFAULT_TOLERANCES, Recipe
 from sam_deploy.reference.subject import Subject
 from sam_deploy.rewrite_options import RewriteOptions
+from sam_deploy.runner import Arrays
 from sam_deploy.runtime.onnx_backends import AnyOnnxRunner, allows_bf16, start_onnx
 from sam_deploy.runtime.onnx_runner import CPU
 
 Lower = Callable[[RewriteOptions], Lowered]
 _FIRST_LOOK, _MUCH_SLOWER = 3, 0.9  # rounds, and what noise does not make of a form as fast
+_FURTHER = 1.25  # times as far in INT8 as the first form: rough ranges differ by less
 _SAMPLES = 8  # for ranges that only have to be like the real ones: they change no time
 
 
@@ -42,12 +46,20 @@ class TimedForm:
     runner: AnyOnnxRunner
 
 
+class _Made(NamedTuple):
+    """A form's file, and what ONNX Runtime's CPU provider makes of every example with it."""
+
+    path: Path
+    outputs: list[Arrays]
+
+
 class Forms:
     """The forms of one subject. Each is made once (`lower` gives its FP32 graph, its rules held in
     float64), held against eager PyTorch on `examples`, and kept as a file in the folder `work`.
 
-    INT8 has its Q/DQ where the recipe wants them, with ranges of a few of the calibration samples:
-    it is for its time alone. FP16 is as good as FP32 here, CPUs computing it so, or in BF16.
+    INT8 has its Q/DQ where the recipe wants them, with ranges of a few of the calibration samples;
+    it may be little further from PyTorch than the form that was added first. FP16 is as good as
+    FP32 here, CPUs computing it so, or in BF16.
     """
 
     def __init__(
@@ -62,7 +74,8 @@ class Forms:
         self._lower, self._subject, self._recipe = lower, subject, recipe
         self._calibration = calibration if recipe.precision == "int8" else None
         self._work = work
-        self._made: dict[RewriteOptions, Path | CheckFailed] = {}
+        self._made: dict[RewriteOptions, _Made | CheckFailed] = {}
+        self._most = math.inf  # of the distance to PyTorch in INT8
         self.examples = [_example_of(subject, batch) for batch in batches]
 
     def on(self, provider: str, rewrites: RewriteOptions) -> TimedForm:
@@ -87,18 +100,28 @@ class Forms:
         """Make the form of its FP32 graph, which is left as it is.
 
         Raises:
-            CheckFailed: it computes something else than PyTorch.
+            CheckFailed: it computes something else than PyTorch, or loses more to INT8 than the
+                first form did.
         """
         path = self._work / f"form-{len(self._made)}.onnx"
-        ir.save(lowered.graph, path)
-        if problem := _problem(_runner(path, CPU), self.examples):
+        outputs = self._outputs(lowered.graph, path)
+        if problem := self._problem(outputs):
             raise CheckFailed(
                 f"the form {rewrites.text} does not compute what PyTorch does: {problem}. This is "
                 "a bug: please report it."
             )
         if self._calibration is not None:
-            ir.save(self._quantized(lowered.graph, self._calibration), path)
-        self._made[rewrites] = path
+            graph = self._quantized(lowered.graph, self._calibration)
+            outputs = self._outputs(graph, path)
+            far = self._farthest(outputs)
+            if not far <= self._most:
+                raise CheckFailed(
+                    f"in INT8 the form {rewrites.text} is {far:.2g} from PyTorch (relative RMS), "
+                    f"more than {_FURTHER:g} times as far as the recipe's forms"
+                )
+            if not self._made:
+                self._most = _FURTHER * far
+        self._made[rewrites] = _Made(path, outputs)
 
     def untouched(self, provider: str) -> AnyOnnxRunner | None:
         """The export without any rewriting or quantization, ready to run; None where the exporter
@@ -114,10 +137,8 @@ class Forms:
                     output_names=subject.output_names,
                     batch=self._recipe.batch,
                 )
-            ir.save(graph, path)
-            if _problem(_runner(path, CPU), self.examples):
-                return None
-            return self._held(path, provider)
+            made = _Made(path, self._outputs(graph, path))
+            return None if self._problem(made.outputs) else self._held(made, provider)
         except Exception:  # an exporter fails in every way at what was not written for it
             return None
 
@@ -126,14 +147,39 @@ class Forms:
         for path in self._work.glob("*.onnx"):
             path.unlink()
 
-    def _held(self, path: Path, provider: str) -> AnyOnnxRunner:
+    def _outputs(self, graph: ir.Model, path: Path) -> list[Arrays]:
+        """What ONNX Runtime makes of every example with `graph`, which is written to `path`."""
+        ir.save(graph, path)
+        runner = _runner(path, CPU)
+        return [runner.run(example.inputs) for example in self.examples]
+
+    def _problem(self, outputs: Sequence[Arrays]) -> str | None:
+        """How they differ from PyTorch's by more than FP32 may."""
+        for example, found in zip(self.examples, outputs, strict=True):
+            if problem := example.problem(found, DEFAULT_TOLERANCES["fp32"], slack=1.0):
+                return problem
+        return None
+
+    def _farthest(self, outputs: Sequence[Arrays]) -> float:
+        """The largest relative RMS of an output of floats."""
+        return max(
+            (
+                distance(found[name], expected)
+                for example, found in zip(self.examples, outputs, strict=True)
+                for name, expected in example.outputs.items()
+                if expected.dtype.kind == "f"
+            ),
+            default=0.0,
+        )
+
+    def _held(self, made: _Made, provider: str) -> AnyOnnxRunner:
         if provider == CPU:
-            return _runner(path, CPU)
-        runner = _runner(path, provider, bf16=allows_bf16(self._recipe))
-        usual, precision = _runner(path, CPU), self._recipe.precision
+            return _runner(made.path, CPU)
+        runner = _runner(made.path, provider, bf16=allows_bf16(self._recipe))
+        precision = self._recipe.precision
         limits = DEFAULT_TOLERANCES["fp32"] if precision == "fp32" else self._recipe.tolerances
-        for example in self.examples:
-            expected = Example(example.inputs, usual.run(example.inputs))
+        for example, outputs in zip(self.examples, made.outputs, strict=True):
+            expected = Example(example.inputs, outputs)
             if problem := expected.problem(runner.run(example.inputs), limits, slack=1.0):
                 raise CheckFailed(f"{runner.backend} is not as ONNX Runtime: {problem}")
         return runner
@@ -176,15 +222,6 @@ def _example_of(subject: Subject, batch: int) -> Example:
         for name, array in subject.examples().items()
     }
     return Example(inputs, subject.run(inputs))
-
-
-def _problem(runner: AnyOnnxRunner, examples: Sequence[Example]) -> str | None:
-    """How what `runner` makes of `examples` differs from PyTorch's by more than FP32 may."""
-    for example in examples:
-        outputs = runner.run(example.inputs)
-        if problem := example.problem(outputs, DEFAULT_TOLERANCES["fp32"], slack=1.0):
-            return problem
-    return None
 
 
 def _runner(path: Path, provider: str, *, bf16: bool = False) -> AnyOnnxRunner:

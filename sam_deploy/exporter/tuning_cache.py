@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
@@ -26,8 +25,8 @@ _FORM = 3  # of what is kept: another number is another file
 class TuningCache:
     """The file of one search; where it cannot be read or written, the search is made again."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     @classmethod
     def of(
@@ -51,15 +50,17 @@ class TuningCache:
             ],
         ]  # fmt: skip
         digest = hashlib.sha256(msgspec.json.encode(known, order="deterministic")).hexdigest()
-        return cls(cache_folder() / f"forms-{digest[:32]}.json")
+        return cls(f"forms-{digest[:32]}.json")
 
     def read(self) -> TuningReport | None:
         """What was found, if it was."""
-        with suppress(OSError, msgspec.DecodeError):
-            return msgspec.json.decode(self._path.read_bytes(), type=TuningReport)
+        with suppress(OSError, RuntimeError, msgspec.DecodeError):  # RuntimeError: without a home
+            return msgspec.json.decode(
+                (cache_folder() / self._name).read_bytes(), type=TuningReport
+            )
         return None
 
     def write(self, report: TuningReport) -> None:
         """Keep what was found: whole or not at all."""
-        with suppress(OSError):
-            keep(self._path, msgspec.json.encode(report))
+        with suppress(OSError, RuntimeError):
+            keep(cache_folder() / self._name, msgspec.json.encode(report))

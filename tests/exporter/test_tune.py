@@ -15,8 +15,16 @@ import torch
 from sam_deploy.bundle import read_bundle
 from sam_deploy.cli.export import main
 from sam_deploy.errors import CheckFailed, InputError
-from sam_deploy.exporter import Request, export, export_recipe, timed_form, tune
+from sam_deploy.exporter import (
+    Request,
+    calibrated,
+    export,
+    export_recipe,
+    timed_form,
+    tune,
+)
 from sam_deploy.models import SAM
+from sam_deploy.precision.quantize import Span
 from sam_deploy.recipe import read_recipe, recipe_from_dict
 from sam_deploy.rewrite_options import RewriteOptions
 from sam_deploy.rewrites import PIPELINE
@@ -126,6 +134,26 @@ def test_a_faster_form_that_is_wrong_is_not_taken(tmp_path, monkeypatch, one_opt
     assert manifest.tuning.trials
     assert all(trial.ratio is None for trial in manifest.tuning.trials)
     assert all("does not compute what PyTorch does" in t.refused for t in manifest.tuning.trials)
+
+
+def test_a_faster_form_that_loses_more_to_int8_is_not_taken(tmp_path, monkeypatch, one_option):
+    """Sabotage: all but the recipe's form are quantized to ranges of a tenth, and would win."""
+    honest, made = calibrated.insert_qdq_around, []
+
+    def clipping(graph, layers, ranges, weights):
+        made.append(graph)
+        tenths = {name: Span(low / 10, high / 10) for name, (low, high) in ranges.items()}
+        honest(graph, layers, tenths if 1 < len(made) <= 3 else ranges, weights)
+
+    monkeypatch.setattr(calibrated, "insert_qdq_around", clipping)
+    monkeypatch.setattr(tune, "ratio_of", lambda *_: 2.0)
+    recipe = sam_recipe(
+        precision="int8", calibration="synthetic", quantization={"target": "cpu"}, tolerances=LOOSE
+    )
+    report = tuned(recipe, tmp_path).tuning
+    assert report.chosen == report.start
+    assert len(report.trials) == 2
+    assert all("as far as the recipe's forms" in trial.refused for trial in report.trials)
 
 
 def test_a_form_that_is_not_faster_is_not_taken(tmp_path, monkeypatch, one_option):
